@@ -1,0 +1,114 @@
+"""The balancer's application: its own few routes, and the proxy for everything else."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import psutil
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import fleet
+from balancer.health import HealthMonitor
+from balancer.metrics import BalancerMetrics
+from balancer.policy import POLICIES
+from balancer.pool import WorkerPool
+from balancer.proxy import Proxy
+from balancer.settings import BalancerSettings
+from balancer.stats import fleet_stats
+from fleet.asgi import Edge
+from fleet.contract import BalancerHealth, Readiness
+from fleet.errors import MethodNotAllowed, NotReady
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(settings: BalancerSettings) -> ASGIApp:
+    """The application over the workers that the settings name."""
+    pool = WorkerPool(settings.worker_urls, POLICIES[settings.policy](), rise=settings.rise, fall=settings.fall)
+    monitor = HealthMonitor(pool, interval_s=settings.probe_interval_s, timeout_s=settings.probe_timeout_s)
+    metrics = BalancerMetrics(pool)
+    proxy = Proxy(pool, metrics, settings)
+    own = OwnRoutes(pool, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with monitor.running():
+            yield
+        await proxy.aclose()
+
+    routes = [Route(path, endpoint) for path, endpoint in own.table().items()]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    own_paths = frozenset(own.table())
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in own_paths:
+            await proxy(scope, receive, send)
+        elif scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{scope['path']} does not take {scope['method']}")
+        else:
+            await app(scope, receive, send)
+
+    return Edge(dispatch, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+
+
+class OwnRoutes:
+    """What the balancer answers itself."""
+
+    def __init__(self, pool: WorkerPool, metrics: BalancerMetrics) -> None:
+        self._pool, self._metrics = pool, metrics
+        self._process = psutil.Process()
+
+    def table(self) -> dict[str, Endpoint]:
+        return {
+            "/": self.root,
+            "/health": self.health,
+            "/ready": self.ready,
+            "/stats": self.stats,
+            "/metrics": self.metrics,
+        }
+
+    async def root(self, _: Request) -> Response:
+        return JSONResponse({"name": "chatterbox-fleet", "version": fleet.__version__, "role": "balancer", "docs": "/docs"})
+
+    async def health(self, _: Request) -> Response:
+        """That the balancer lives, and what speaks behind it."""
+        ready = self._pool.ready()
+        known = [worker.health for worker in ready if worker.health is not None]
+        return _json(
+            BalancerHealth(
+                version=fleet.__version__,
+                engine=sorted({health.engine for health in known}),
+                model=sorted({health.model for health in known}),
+                device=sorted({health.device for health in known}),
+                workers=len(self._pool.workers),
+                ready=len(ready),
+                uptime_s=time.time() - self._metrics.started_at,
+                memory_bytes=self._process.memory_info().rss,
+                pid=os.getpid(),
+            )
+        )
+
+    async def ready(self, _: Request) -> Response:
+        """200 while at least one worker can speak."""
+        if not self._pool.ready():
+            raise NotReady("no worker is ready to speak", retry_after=1)
+        return _json(Readiness(ready=True))
+
+    async def stats(self, _: Request) -> Response:
+        return _json(fleet_stats(self._pool, self._metrics))
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _json(model: BaseModel) -> Response:
+    return Response(model.model_dump_json(), media_type="application/json")

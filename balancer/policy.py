@@ -1,0 +1,35 @@
+"""How the next worker is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+W = TypeVar("W")
+
+
+class Policy(Protocol):
+    """Chooses between workers that are all able to serve."""
+
+    name: str
+
+    def choose(self, candidates: Sequence[W], everyone: Sequence[W]) -> W:
+        """One of `candidates`, which is not empty; `everyone` is the whole pool in its fixed order."""
+        ...
+
+
+class RoundRobin:
+    """Each worker in its turn; one that cannot serve is passed over without changing the others' order."""
+
+    name = "round_robin"
+
+    def __init__(self) -> None:
+        self._last = -1
+
+    def choose(self, candidates: Sequence[W], everyone: Sequence[W]) -> W:
+        able = [position for position, worker in enumerate(everyone) if worker in candidates]
+        self._last = next((position for position in able if position > self._last), able[0])
+        return everyone[self._last]
+
+
+POLICIES = {RoundRobin.name: RoundRobin}

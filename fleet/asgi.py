@@ -1,0 +1,198 @@
+"""The edge of both HTTP processes, as pure ASGI: request ids, bounded bodies, typed errors, one log line a request."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+import uuid
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fleet.contract import REQUEST_ID_HEADER
+from fleet.errors import BadRequest, BodyTooLarge, FleetError, InternalError, RequestTimeout
+
+log = structlog.get_logger()
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DISCARD_LIMIT_S = 2.0
+"""How long the rest of a refused body is read and thrown away so that its sender can still read the answer."""
+
+_CLIENT_GONE_STATUS = 499
+"""What nginx logs for a caller that left; never sent."""
+
+
+class ClientGone(Exception):
+    """The caller closed its connection; nobody is left to answer."""
+
+
+class CutShort(Exception):
+    """An answer that had begun cannot be finished; the connection is closed so that the caller can tell."""
+
+
+def error_response(error: FleetError, request_id: str | None) -> JSONResponse:
+    headers = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
+    return JSONResponse(error.body(request_id), status_code=error.status, headers=headers)
+
+
+class Edge:
+    """The outermost layer of an application.
+
+    Sets `scope["state"]["request_id"]` from the caller's `X-Request-ID` when that is well formed, else a new one, and
+    returns it in the answer. Refuses a body above `max_body_bytes` with 413, and one that stalls for
+    `body_timeout_s` with 408. Turns a `FleetError` that arrives before the answer began into its JSON body.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, body_timeout_s: float) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+        self.body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self.max_body_bytes, self.body_timeout_s)
+        try:
+            exchange.refuse_declared_oversize()
+            await self.app(scope, exchange.receive, exchange.send)
+        except ClientGone:
+            exchange.status, exchange.outcome = _CLIENT_GONE_STATUS, "client_gone"
+        except CutShort as error:
+            # Returning with the answer unfinished makes the server close the connection: an honest truncation.
+            exchange.outcome = "cut_short"
+            log.warning("answer_cut_short", reason=str(error), request_id=exchange.request_id)
+        except FleetError as error:
+            await exchange.answer_error(error)
+        except Exception:
+            log.exception("request_crashed", path=scope["path"], request_id=exchange.request_id)
+            await exchange.answer_error(InternalError("the server met an error of its own; its log says more"))
+        finally:
+            exchange.write_log_line()
+
+
+class _Exchange:
+    """One request and its answer, observed on the way through."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int, body_timeout_s: float) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
+        self._headers = Headers(scope=scope)
+        self._body_bytes = 0
+        # A request without a body is complete from the start; HTTP/1.1 announces one by either of these.
+        self._body_complete = self._headers.get("content-length", "0") == "0" and "transfer-encoding" not in self._headers
+        self._started_at = time.monotonic()
+        self._bytes_sent = 0
+        self.status: int | None = None
+        self.outcome = "ok"
+        given = self._headers.get(REQUEST_ID_HEADER, "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    def refuse_declared_oversize(self) -> None:
+        declared = self._headers.get("content-length")
+        if declared is None:
+            return
+        if not declared.isascii() or not declared.isdigit():
+            raise BadRequest("Content-Length must be a number of bytes")
+        if int(declared) > self._max_body_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body may hold at most {self._max_body_bytes} bytes")
+
+    async def receive(self) -> Message:
+        if self._body_complete:  # What comes next is the caller's leaving, however long that takes.
+            return await self._receive()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestTimeout(f"the body did not arrive within {self._body_timeout_s:g} s") from None
+        if message["type"] == "http.request":
+            self._body_bytes += len(message.get("body", b""))
+            self._body_complete = not message.get("more_body", False)
+            if self._body_bytes > self._max_body_bytes:
+                raise self._too_large()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers[REQUEST_ID_HEADER] = self.request_id
+            if not self._body_complete:
+                headers["connection"] = "close"
+        else:
+            self._bytes_sent += len(message.get("body", b""))
+            if not self._body_complete and not message.get("more_body", False):
+                await self._send({**message, "more_body": True})
+                await self._discard_body()
+                message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    async def answer_error(self, error: FleetError) -> None:
+        self.outcome = error.code
+        if self.status is not None:
+            log.error("error_after_answer", code=error.code, message=error.message, request_id=self.request_id)
+            return
+        await error_response(error, self.request_id)(self._scope, self._receive, self.send)
+
+    async def _discard_body(self) -> None:
+        """Read what is still on its way: closing at once would reset the connection before our answer is read."""
+        if self._headers.get("expect", "").lower() == "100-continue" and self._body_bytes == 0:
+            return  # The sender waits for our word before it sends anything.
+        try:
+            async with asyncio.timeout(_DISCARD_LIMIT_S):
+                while not self._body_complete:
+                    message = await self._receive()
+                    self._body_complete = message["type"] != "http.request" or not message.get("more_body", False)
+        except TimeoutError:
+            return
+
+    def write_log_line(self) -> None:
+        if self._scope["path"] in _UNLOGGED:
+            return
+        log.info(
+            "request",
+            request_id=self.request_id,
+            method=self._scope["method"],
+            path=self._scope["path"],
+            status=self.status,
+            outcome=self._scope["state"].get("outcome", self.outcome),
+            ms=round((time.monotonic() - self._started_at) * 1000, 1),
+            bytes_sent=self._bytes_sent,
+            **self._scope["state"].get("log", {}),
+        )
+
+
+_UNLOGGED = {"/health", "/ready", "/metrics", "/stats"}
+
+
+async def while_client_stays(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`, which reads the body no more; cancel it and raise `ClientGone` if the caller leaves first.
+
+    A server that only sends never notices a caller that goes before the headers do.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.create_task(_disconnected(receive), name="watch-client")
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+        await asyncio.wait({task, gone})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

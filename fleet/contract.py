@@ -1,0 +1,251 @@
+"""The wire contract: what a request may say and what an answer holds, for both sides of every connection.
+
+Ranges follow OpenAI's speech API and, for sampling parameters, upstream Chatterbox's `generate`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+
+SAMPLE_RATE = 24_000
+"""Hz of every audio answer; mono."""
+
+REQUEST_ID_HEADER = "x-request-id"
+
+
+class AudioFormat(StrEnum):
+    """What the audio is encoded as. `pcm` is bare signed 16-bit little-endian samples."""
+
+    mp3 = "mp3"
+    opus = "opus"
+    aac = "aac"
+    flac = "flac"
+    wav = "wav"
+    pcm = "pcm"
+
+    @property
+    def media_type(self) -> str:
+        return _MEDIA_TYPES[self]
+
+
+_MEDIA_TYPES = {
+    AudioFormat.mp3: "audio/mpeg",
+    AudioFormat.opus: "audio/ogg",
+    AudioFormat.aac: "audio/aac",
+    AudioFormat.flac: "audio/flac",
+    AudioFormat.wav: "audio/wav",
+    AudioFormat.pcm: "audio/pcm",
+}
+
+
+def _encodable(text: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode, without lone surrogates") from None
+    return text
+
+
+def _holds_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must hold text to speak, not only white space")
+    return text
+
+
+Unicode = Annotated[StrictStr, AfterValidator(_encodable)]
+Text = Annotated[Unicode, AfterValidator(_holds_text)]
+Name = Annotated[Unicode, Field(min_length=1, max_length=128)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VoiceReference(Frozen):
+    """OpenAI's object form of a voice."""
+
+    id: Name
+
+
+class SpeechParameters(Frozen):
+    """What both speech routes take beside the text. A parameter left out takes the emotion's or the server's value."""
+
+    model: Name | None = Field(None, description="A model's id, or one of OpenAI's model names.")
+    voice: Name | VoiceReference | None = Field(None, description="A voice's id, name or alias.")
+    emotion: Name | None = Field(None, description="An emotion profile's name.")
+    language: Name | None = Field(None, description="A language tag such as `de` or `en-us`.")
+    speed: Annotated[Number, Field(ge=0.25, le=4)] = 1.0
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
+    exaggeration: Annotated[Number, Field(ge=0, le=2)] | None = None
+    cfg_weight: Annotated[Number, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=5)] | None = None
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=0)] | None = None
+    repetition_penalty: Annotated[Number, Field(ge=1, le=10)] | None = None
+
+    @property
+    def voice_name(self) -> str | None:
+        return self.voice.id if isinstance(self.voice, VoiceReference) else self.voice
+
+
+class SpeechRequest(SpeechParameters):
+    """`POST /v1/audio/speech`: OpenAI's request with this project's extensions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "tts-1", "voice": "alloy", "input": "Hello from the fleet.", "response_format": "wav"}]
+        }
+    )
+
+    input: Text
+    response_format: AudioFormat = AudioFormat.mp3
+    stream_format: Literal["audio"] = "audio"
+    instructions: Unicode | None = Field(None, description="Accepted for OpenAI's clients; no engine honours it.")
+
+
+class SynthesisRequest(SpeechParameters):
+    """`POST /synthesize`: the native request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "Hello from the fleet.", "emotion": "expressive", "format": "wav"}]}
+    )
+
+    text: Text
+    format: AudioFormat = AudioFormat.wav
+
+
+class VoiceSummary(BaseModel):
+    id: str
+    name: str
+    description: str = ""
+    language: str | None = None
+    aliases: list[str] = []
+
+
+class VoiceList(BaseModel):
+    voices: list[VoiceSummary]
+
+
+class ModelSummary(BaseModel):
+    """OpenAI's model object. `created` is in seconds since the epoch: when the serving process started."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "chatterbox-fleet"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelSummary]
+
+
+class AudioModel(BaseModel):
+    id: str
+
+
+class AudioModelList(BaseModel):
+    models: list[AudioModel]
+
+
+class Alive(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    ready: bool
+    reason: str | None = None
+
+
+class WorkerHealth(BaseModel):
+    """A worker's `GET /health`. Seconds and bytes; `rtf` and `ttfa_s` are measured over the last syntheses, or null."""
+
+    status: Literal["ok"] = "ok"
+    role: Literal["worker"] = "worker"
+    name: str
+    version: str
+    engine: str
+    model: str
+    device: str
+    demo_voice: bool
+    ready: bool
+    reason: str | None
+    voices: int
+    languages: int
+    running_jobs: int
+    queued_jobs: int
+    rtf: float | None
+    ttfa_s: float | None
+    uptime_s: float
+    memory_bytes: int
+    pid: int
+
+
+class WorkerStats(BaseModel):
+    """One worker as the balancer sees it. `age_s` is how old `health` is; both are null before the first answer."""
+
+    name: str
+    url: str
+    state: Literal["starting", "ready", "ejected"]
+    reason: str | None
+    since_s: float
+    in_flight: int
+    requests: int
+    failures: int
+    age_s: float | None
+    health: WorkerHealth | None
+
+
+class FleetTotals(BaseModel):
+    workers: int
+    ready: int
+    in_flight: int
+    requests: int
+    failures: int
+    retries: int
+    bytes_sent: int
+
+
+class FleetStats(BaseModel):
+    """The balancer's `GET /stats`."""
+
+    version: str
+    policy: str
+    uptime_s: float
+    totals: FleetTotals
+    workers: list[WorkerStats]
+
+
+class BalancerHealth(BaseModel):
+    """The balancer's `GET /health`. `engine`, `model` and `device` are those of its ready workers."""
+
+    status: Literal["ok"] = "ok"
+    role: Literal["balancer"] = "balancer"
+    version: str
+    engine: list[str]
+    model: list[str]
+    device: list[str]
+    workers: int
+    ready: int
+    uptime_s: float
+    memory_bytes: int
+    pid: int
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+    param: str | None
+    request_id: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error answer."""
+
+    error: ErrorDetail

@@ -1,0 +1,254 @@
+"""Every failure a person or a program may meet, each with a code, an HTTP status and a message for a person.
+
+    FleetError
+    ├── RequestError             the caller can mend it
+    │   ├── InvalidJson              400 invalid_json
+    │   ├── InvalidEncoding          400 invalid_encoding
+    │   ├── BadRequest               400 bad_request
+    │   ├── RouteNotFound            404 route_not_found
+    │   ├── VoiceNotFound            404 voice_not_found
+    │   ├── EmotionNotFound          404 emotion_not_found
+    │   ├── ModelNotFound            404 model_not_found
+    │   ├── MethodNotAllowed         405 method_not_allowed
+    │   ├── RequestTimeout           408 request_timeout
+    │   ├── BodyTooLarge             413 body_too_large
+    │   ├── UnsupportedMediaType     415 unsupported_media_type
+    │   ├── InvalidValue             422 invalid_value
+    │   ├── MissingField             422 missing_field
+    │   ├── UnknownField             422 unknown_field
+    │   ├── TextTooLong              422 text_too_long
+    │   ├── NothingToSpeak           422 nothing_to_speak
+    │   └── HeadersTooLarge          431 headers_too_large
+    ├── ServiceError             the service cannot answer now
+    │   ├── Overloaded               429 overloaded
+    │   ├── InternalError            500 internal_error
+    │   ├── SynthesisFailed          500 synthesis_failed
+    │   ├── UpstreamFailed           502 upstream_failed
+    │   ├── NotReady                 503 not_ready
+    │   ├── Unreachable              503 unreachable
+    │   └── UpstreamTimeout          504 upstream_timeout
+    └── StartupError             a process cannot begin; never sent over HTTP
+        ├── InvalidSettings          500 invalid_settings
+        ├── PortInUse                500 port_in_use
+        ├── ModelMissing             500 model_missing
+        ├── EngineUnavailable        500 engine_unavailable
+        └── ChildDied                500 child_died
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+
+_LONGEST_MESSAGE = 2_000
+_LONGEST_PARAM = 100
+
+
+def _printable(text: str, longest: int) -> str:
+    """What a caller sent and we quote: bounded, and without the lone surrogates that UTF-8 cannot hold."""
+    cut = text if len(text) <= longest else text[: longest - 3] + "..."
+    return cut.encode(errors="replace").decode()
+
+
+class FleetError(Exception):
+    """Base of all errors of this project.
+
+    `message` is for a person; `param` names the request field at fault; `retry_after` is in seconds and becomes the
+    `Retry-After` header.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+        self.message = _printable(message, _LONGEST_MESSAGE)
+        self.param = None if param is None else _printable(param, _LONGEST_PARAM)
+        super().__init__(self.message)
+        self.retry_after = retry_after
+
+    def body(self, request_id: str | None) -> dict[str, object]:
+        """The JSON body of an error response: OpenAI's shape with `request_id` added."""
+        error = {"code": self.code, "message": self.message, "param": self.param, "request_id": request_id}
+        return {"error": error}
+
+
+class RequestError(FleetError):
+    code = "bad_request"
+    status = 400
+
+
+class InvalidJson(RequestError):
+    code = "invalid_json"
+
+
+class InvalidEncoding(RequestError):
+    code = "invalid_encoding"
+
+
+class BadRequest(RequestError):
+    """The HTTP framing itself is wrong, so no field can be named."""
+
+
+class RouteNotFound(RequestError):
+    code = "route_not_found"
+    status = 404
+
+
+class VoiceNotFound(RequestError):
+    code = "voice_not_found"
+    status = 404
+
+
+class EmotionNotFound(RequestError):
+    code = "emotion_not_found"
+    status = 404
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    code = "method_not_allowed"
+    status = 405
+
+
+class RequestTimeout(RequestError):
+    """The caller did not finish sending its body in time."""
+
+    code = "request_timeout"
+    status = 408
+
+
+class BodyTooLarge(RequestError):
+    code = "body_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(RequestError):
+    code = "unsupported_media_type"
+    status = 415
+
+
+class InvalidValue(RequestError):
+    code = "invalid_value"
+    status = 422
+
+
+class MissingField(RequestError):
+    code = "missing_field"
+    status = 422
+
+
+class UnknownField(RequestError):
+    code = "unknown_field"
+    status = 422
+
+
+class TextTooLong(RequestError):
+    code = "text_too_long"
+    status = 422
+
+
+class NothingToSpeak(RequestError):
+    """The text holds no sound: only punctuation, say, or only control characters."""
+
+    code = "nothing_to_speak"
+    status = 422
+
+
+class HeadersTooLarge(RequestError):
+    code = "headers_too_large"
+    status = 431
+
+
+class ServiceError(FleetError):
+    code = "internal_error"
+    status = 500
+
+
+class Overloaded(ServiceError):
+    """Full is an outcome of its own: the caller may come again after `retry_after` seconds."""
+
+    code = "overloaded"
+    status = 429
+
+
+class InternalError(ServiceError):
+    pass
+
+
+class SynthesisFailed(ServiceError):
+    code = "synthesis_failed"
+
+
+class UpstreamFailed(ServiceError):
+    code = "upstream_failed"
+    status = 502
+
+
+class NotReady(ServiceError):
+    code = "not_ready"
+    status = 503
+
+
+class Unreachable(ServiceError):
+    """Raised by the client: nothing answers at the fleet's address."""
+
+    code = "unreachable"
+    status = 503
+
+
+class UpstreamTimeout(ServiceError):
+    code = "upstream_timeout"
+    status = 504
+
+
+class StartupError(FleetError):
+    code = "startup_failed"
+
+
+class InvalidSettings(StartupError):
+    code = "invalid_settings"
+
+
+class PortInUse(StartupError):
+    code = "port_in_use"
+
+
+class ModelMissing(StartupError):
+    code = "model_missing"
+
+
+class EngineUnavailable(StartupError):
+    code = "engine_unavailable"
+
+
+class ChildDied(StartupError):
+    code = "child_died"
+
+
+def leaves(root: type[FleetError] = FleetError) -> Iterator[type[FleetError]]:
+    """Every error class that has no subclass of its own."""
+    children = root.__subclasses__()
+    if not children:
+        yield root
+    for child in children:
+        yield from leaves(child)
+
+
+def from_response(status: int, body: object) -> FleetError:
+    """The error a response stands for, typed again on the client's side.
+
+    Falls back to `UpstreamFailed` when the body is not ours (a proxy's own error page, for one).
+    """
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(error, Mapping):
+        return UpstreamFailed(f"the server answered {status} without saying why")
+    message, param = str(error.get("message", "")), error.get("param")
+    for kind in leaves():
+        if kind.code == error.get("code") and kind.status == status:
+            return kind(message, param=param if isinstance(param, str) else None)
+    return UpstreamFailed(f"the server answered {status}: {message}")

@@ -1,0 +1,71 @@
+"""What FastAPI and Starlette find wrong with a request, said as this project's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from fleet.errors import (
+    BadRequest,
+    FleetError,
+    InvalidEncoding,
+    InvalidJson,
+    InvalidValue,
+    MethodNotAllowed,
+    MissingField,
+    RouteNotFound,
+    UnknownField,
+    UnsupportedMediaType,
+)
+
+
+def from_validation(error: RequestValidationError, content_type: str) -> FleetError:
+    """The first thing wrong with a request, naming its field."""
+    first = error.errors()[0]
+    kind, location = str(first["type"]), first["loc"]
+    if kind == "json_invalid":
+        return InvalidJson(f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}")
+    if tuple(location) == ("body",):
+        if kind == "missing":
+            return InvalidJson("the body is empty; it must be a JSON object")
+        if not _is_json(content_type):
+            return UnsupportedMediaType("the body must be JSON, sent with Content-Type: application/json")
+        return InvalidValue("the body must be a JSON object")
+    field = _field(location)
+    if kind == "extra_forbidden":
+        return UnknownField(f"there is no field {field!r}", param=field)
+    if kind == "missing":
+        return MissingField(f"{field} is required", param=field)
+    return InvalidValue(f"{field}: {_readable(str(first['msg']))}", param=field)
+
+
+def from_http(error: HTTPException, method: str, path: str) -> FleetError:
+    """What the framework refuses by itself, and what it wrapped while it read the body."""
+    if isinstance(error.__cause__, FleetError):
+        return error.__cause__
+    if error.status_code == 404:
+        return RouteNotFound(f"there is nothing at {path}")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{path} does not take {method}")
+    if isinstance(error.__cause__, UnicodeDecodeError):
+        return InvalidEncoding("the body is not valid UTF-8")
+    if isinstance(error.__cause__, RecursionError):
+        return InvalidJson("the body is nested too deeply")
+    return BadRequest(f"the request cannot be read: {error.detail}")
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def _field(location: Sequence[Any]) -> str:
+    """`('body', 'voice', 'VoiceReference', 'id')` is the field `voice`."""
+    return str(location[1]) if len(location) > 1 else str(location[0])
+
+
+def _readable(message: str) -> str:
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,176 @@
+"""`scripts/up`: starts one worker per visible GPU, or two on the CPU, and the balancer; stops them all when it ends."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from fleet.contract import FleetStats
+from fleet.devices import visible_gpus
+from fleet.errors import FleetError, InvalidSettings, StartupError
+from fleet.server import bind
+from fleet.supervisor import Program, Supervisor
+
+_HOST = "127.0.0.1"
+_DEFAULT_PORT = 6095
+_FIRST_WORKER_OFFSET = 5
+"""The first worker listens this far above the balancer: 6100 for the default 6095."""
+
+_CPU_WORKERS = 2
+_START_LIMIT_S = 900.0
+_STOP_GRACE_S = 15.0
+_TICK_S = 0.1
+
+
+class _Stopped(BaseException):
+    """A signal asked us to end; raised wherever the main thread happens to be."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        with _only_one(options.data):
+            _run(options)
+    except _Stopped:
+        print("stopped", flush=True)
+        return 0
+    except StartupError as error:
+        print(f"error: {error.message}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/up", description="Start the whole fleet on this machine.")
+    parser.add_argument("--port", type=int, default=_DEFAULT_PORT, help="the balancer's port; workers follow 5 above")
+    parser.add_argument("--workers", type=int, help="how many; default: one per GPU, or two on the CPU")
+    parser.add_argument("--engine", choices=("auto", "espeak", "chatterbox"), default="auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="where the fleet keeps its files and logs")
+    parser.add_argument("--checkpoint", type=Path, help="directory of the Chatterbox model")
+    options = parser.parse_args(arguments)
+    if options.workers is not None and not 1 <= options.workers <= 64:
+        parser.error("--workers must be between 1 and 64")
+    if not 1 <= options.port <= 65535 - _FIRST_WORKER_OFFSET - 64:
+        parser.error("--port must leave room for the workers above it: at most 65466")
+    return options
+
+
+@contextmanager
+def _only_one(data: Path) -> Iterator[None]:
+    """Hold the data directory, so that two fleets never write the same files."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "fleet.lock").open("w")
+    except OSError as error:
+        raise InvalidSettings(f"--data {data} cannot be used: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidSettings(f"another fleet already runs on {data}; give this one its own --data") from None
+        yield
+
+
+def _run(options: argparse.Namespace) -> None:
+    programs = plan(options)
+    worker_ports = [int(program.environment["CHATTERBOX_PORT"]) for program in programs[:-1]]
+    for port in (options.port, *worker_ports):
+        bind(_HOST, port).close()
+    supervisor = Supervisor(programs, options.data / "logs")
+    try:
+        stats = _wait_until_ready(supervisor, options.port, len(worker_ports))
+        print(_announcement(stats, options), flush=True)
+        while True:
+            time.sleep(_TICK_S)
+            for told in supervisor.revive():
+                print(told, file=sys.stderr, flush=True)
+    finally:
+        _ignore_signals()
+        supervisor.stop(_STOP_GRACE_S)
+
+
+def plan(options: argparse.Namespace) -> list[Program]:
+    """The workers, each pinned to a GPU where there are any, and the balancer last."""
+    gpus = [] if options.engine == "espeak" or options.device == "cpu" else visible_gpus()
+    ports = range(options.port + _FIRST_WORKER_OFFSET, 65536)
+    programs = []
+    for index in range(options.workers or len(gpus) or _CPU_WORKERS):
+        environment = {
+            "CHATTERBOX_NAME": f"worker-{index}",
+            "CHATTERBOX_HOST": _HOST,
+            "CHATTERBOX_PORT": str(ports[index]),
+            "CHATTERBOX_ENGINE": options.engine,
+            "CHATTERBOX_DEVICE": options.device,
+        }
+        if options.checkpoint is not None:
+            environment["CHATTERBOX_CHECKPOINT"] = str(options.checkpoint)
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+        programs.append(Program(f"worker-{index}", "workers", environment))
+    urls = ",".join(f"http://{_HOST}:{program.environment['CHATTERBOX_PORT']}" for program in programs)
+    balancer = {"BALANCER_HOST": _HOST, "BALANCER_PORT": str(options.port), "BALANCER_WORKERS": urls}
+    return [*programs, Program("balancer", "balancer", balancer)]
+
+
+def _wait_until_ready(supervisor: Supervisor, port: int, workers: int) -> FleetStats:
+    deadline = time.monotonic() + _START_LIMIT_S
+    while time.monotonic() < deadline:
+        supervisor.require_alive()
+        stats = _stats(port)
+        if stats is not None and stats.totals.ready == workers:
+            return stats
+        time.sleep(_TICK_S)
+    raise StartupError(f"the fleet was not ready within {_START_LIMIT_S:g} s; its logs say how far it came")
+
+
+def _stats(port: int) -> FleetStats | None:
+    try:
+        with urllib.request.urlopen(f"http://{_HOST}:{port}/stats", timeout=2) as answer:
+            return FleetStats.model_validate(json.load(answer))
+    except (OSError, urllib.error.URLError, ValidationError):
+        return None
+
+
+def _announcement(stats: FleetStats, options: argparse.Namespace) -> str:
+    health = [worker.health for worker in stats.workers if worker.health is not None]
+    engines = ", ".join(sorted({f"{worker.engine} ({worker.model})" for worker in health}))
+    devices = ", ".join(sorted({worker.device for worker in health}))
+    lines = [
+        f"ready: http://{_HOST}:{options.port}",
+        f"  engine   {engines}",
+        f"  device   {devices}",
+        f"  workers  {len(health)}: {', '.join(worker.url for worker in stats.workers)}",
+        f"  logs     {options.data / 'logs'}",
+    ]
+    if any(worker.demo_voice for worker in health):
+        lines.append("  note     this is the embedded demo voice, not Chatterbox")
+    return "\n".join(lines)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+def _ignore_signals() -> None:
+    """Let the children end in peace; a supervisor killed outright still takes them along."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

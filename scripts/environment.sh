@@ -1,0 +1,39 @@
+# Sourced by the other scripts, not run. `make_environment DIR LOCK` makes a virtual environment that holds exactly
+# what requirements/LOCK.lock lists, checked against its hashes, and this project itself; it returns at once when the
+# environment is already so.
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
+        if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "error: Python 3.11 or newer is needed" >&2
+    return 1
+}
+
+make_environment() {
+    local directory=$1 lock=$2 wanted python
+    python=$(find_python) || return 1
+    wanted="$lock $(cat "requirements/$lock.lock" requirements/bootstrap.lock pyproject.toml | cksum) $PWD"
+    if [ "$(cat "$directory/.complete" 2>/dev/null)" = "$wanted" ]; then
+        return 0
+    fi
+    echo "installing into $directory (only when something changed)" >&2
+    rm -f "$directory/.complete"
+    if ! "$directory/bin/python" -m pip --version >/dev/null 2>&1; then
+        rm -rf "$directory"
+        if ! "$python" -m venv "$directory" >&2; then
+            echo "error: $python cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2
+            return 1
+        fi
+    fi
+    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+        -r requirements/bootstrap.lock >&2 || return 1
+    VIRTUAL_ENV="$PWD/$directory" "$directory/bin/uv" pip install --quiet --compile-bytecode --no-deps --require-hashes \
+        -r "requirements/$lock.lock" >&2 || return 1
+    VIRTUAL_ENV="$PWD/$directory" "$directory/bin/uv" pip install --quiet --no-deps --editable . >&2 || return 1
+    echo "$wanted" >"$directory/.complete"
+}

@@ -1,0 +1,42 @@
+"""`python -m workers`: one worker, configured by `CHATTERBOX_*` in the environment."""
+
+from __future__ import annotations
+
+import structlog
+from starlette.types import ASGIApp
+
+from fleet.errors import StartupError
+from fleet.logs import configure_logging
+from fleet.server import exit_with, serve
+from workers.app import make_app
+from workers.engine.choice import open_engine
+from workers.settings import WorkerSettings
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    try:
+        settings = WorkerSettings.from_environment()
+        configure_logging(settings.log_level, process=settings.name)
+        serve(
+            lambda: _application(settings),
+            host=settings.host,
+            port=settings.port,
+            shutdown_timeout_s=settings.shutdown_timeout_s,
+        )
+    except StartupError as error:
+        exit_with(error)
+
+
+def _application(settings: WorkerSettings) -> ASGIApp:
+    engine = open_engine(
+        settings.engine, device=settings.device, checkpoint=settings.checkpoint, max_jobs=settings.max_jobs
+    )
+    capabilities = engine.capabilities
+    log.info("engine_open", engine=capabilities.engine, model=capabilities.model, device=capabilities.device)
+    return make_app(settings, engine)
+
+
+if __name__ == "__main__":
+    main()

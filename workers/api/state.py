@@ -1,0 +1,32 @@
+"""What the routes of one worker share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from workers.engine.base import Engine
+from workers.metrics import WorkerMetrics
+from workers.readiness import ReadinessCheck
+from workers.settings import WorkerSettings
+from workers.synthesis import Synthesis
+from workers.voices.catalogue import VoiceCatalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    settings: WorkerSettings
+    engine: Engine
+    voices: VoiceCatalogue
+    metrics: WorkerMetrics
+    synthesis: Synthesis
+    readiness: ReadinessCheck
+
+
+def _of_request(request: Request) -> Worker:
+    return cast(Worker, request.app.state.worker)
+
+
+WorkerState = Annotated[Worker, Depends(_of_request)]

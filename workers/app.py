@@ -1,0 +1,73 @@
+"""The worker's application: an engine behind its routes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+import fleet
+from fleet.asgi import Edge, error_response
+from fleet.errors import FleetError, InternalError
+from fleet.framework_errors import from_http, from_validation
+from workers.api import listings, speech, system
+from workers.api.state import Worker
+from workers.engine.base import Engine
+from workers.metrics import WorkerMetrics
+from workers.readiness import ReadinessCheck
+from workers.settings import WorkerSettings
+from workers.synthesis import Synthesis
+from workers.voices.catalogue import VoiceCatalogue
+
+
+def make_app(settings: WorkerSettings, engine: Engine) -> ASGIApp:
+    """The application; it closes the engine when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.close()
+
+    api = FastAPI(
+        title="Chatterbox Fleet",
+        version=fleet.__version__,
+        description="Speech from text. The same paths on every worker and on the balancer.",
+        lifespan=lifespan,
+        docs_url="/docs" if settings.enable_docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.enable_docs else None,
+    )
+    metrics = WorkerMetrics(engine)
+    api.state.worker = Worker(
+        settings=settings,
+        engine=engine,
+        voices=VoiceCatalogue(engine.capabilities.voices),
+        metrics=metrics,
+        synthesis=Synthesis(engine, metrics),
+        readiness=ReadinessCheck(engine),
+    )
+    for router in (speech.router, listings.router, system.router):
+        api.include_router(router)
+    for kind in (FleetError, RequestValidationError, HTTPException, Exception):
+        api.add_exception_handler(kind, _answer)
+    return Edge(api, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    """Every failure in the one shape; an unexpected one is logged by the edge, which sees it too."""
+    match error:
+        case FleetError():
+            said = error
+        case RequestValidationError():
+            said = from_validation(error, request.headers.get("content-type", ""))
+        case HTTPException():
+            said = from_http(error, request.method, request.url.path)
+        case _:
+            said = InternalError("the server met an error of its own; its log says more")
+    request.state.outcome = said.code
+    return error_response(said, request.state.request_id)

@@ -1,0 +1,116 @@
+"""Sound made into the bytes of a file format while it arrives, by FFmpeg's encoders through PyAV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol, cast
+
+import av
+import av.container
+import numpy as np
+from av.audio.stream import AudioStream
+
+from fleet.contract import SAMPLE_RATE, AudioFormat
+from workers.engine.base import Samples
+
+
+class Encoder(Protocol):
+    """Turns samples at 24 kHz, given piece by piece, into one file or stream."""
+
+    def encode(self, samples: Samples) -> bytes:
+        """What can be sent after these samples; may be empty while a frame fills up."""
+        ...
+
+    def finish(self) -> bytes:
+        """The rest. Nothing may be encoded after it."""
+        ...
+
+
+def encoder_for(audio_format: AudioFormat) -> Encoder:
+    if audio_format is AudioFormat.pcm:
+        return PcmEncoder()
+    return ContainerEncoder(_RECIPES[audio_format])
+
+
+def to_int16(samples: Samples) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+    """Samples within ±1 as 16-bit integers; what lies outside is clipped."""
+    return np.clip(np.rint(samples * 32767), -32768, 32767).astype("<i2")
+
+
+class PcmEncoder:
+    """Bare signed 16-bit little-endian samples."""
+
+    def encode(self, samples: Samples) -> bytes:
+        return to_int16(samples).tobytes()
+
+    def finish(self) -> bytes:
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """An FFmpeg muxer and encoder. `bit_rate` in bit/s, 0 for lossless."""
+
+    muxer: str
+    codec: str
+    sample_format: str
+    bit_rate: int
+    options: dict[str, str]
+
+
+_RECIPES = {
+    AudioFormat.wav: _Recipe("wav", "pcm_s16le", "s16", 0, {}),
+    AudioFormat.flac: _Recipe("flac", "flac", "s16", 0, {}),
+    # The length is not known when an MP3 stream begins, so a Xing frame that promises one would be wrong.
+    AudioFormat.mp3: _Recipe("mp3", "libmp3lame", "s16p", 96_000, {"write_xing": "0", "id3v2_version": "0"}),
+    AudioFormat.aac: _Recipe("adts", "aac", "fltp", 96_000, {}),
+    # Ogg's default page holds a second of sound before it is sent; 60 ms (in microseconds) keeps the first byte early.
+    AudioFormat.opus: _Recipe("ogg", "libopus", "s16", 48_000, {"page_duration": "60000"}),
+}
+
+
+class ContainerEncoder:
+    """Any format FFmpeg writes to a pipe. Sizes in the header stay unknown, as in every stream."""
+
+    def __init__(self, recipe: _Recipe) -> None:
+        self._sink = _Sink()
+        options = {"flush_packets": "1", **recipe.options}
+        container = av.open(self._sink, "w", format=recipe.muxer, options=options)
+        self._container = cast(av.container.OutputContainer, container)
+        self._stream = cast(AudioStream, self._container.add_stream(recipe.codec, rate=SAMPLE_RATE))
+        self._stream.codec_context.layout = "mono"
+        self._stream.codec_context.format = recipe.sample_format
+        if recipe.bit_rate:
+            self._stream.bit_rate = recipe.bit_rate
+        self._position = 0
+
+    def encode(self, samples: Samples) -> bytes:
+        frame = av.AudioFrame.from_ndarray(to_int16(samples)[np.newaxis, :], format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        frame.time_base = Fraction(1, SAMPLE_RATE)
+        frame.pts = self._position
+        self._position += len(samples)
+        self._container.mux(self._stream.encode(frame))
+        return self._sink.take()
+
+    def finish(self) -> bytes:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return self._sink.take()
+
+
+class _Sink:
+    """A file that only takes, so that FFmpeg never goes back to fill in a size."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken

@@ -1,0 +1,1 @@
+"""Speech engines behind one narrow protocol, and the choice between them."""

@@ -1,0 +1,124 @@
+"""The Engine protocol: all that the rest of a worker knows of whatever makes the sound."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+"""Mono audio, shape [n], nominally within ±1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One sample of a person's voice. `sample_rate` in Hz."""
+
+    samples: Samples
+    sample_rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conditionals:
+    """What an engine precomputes from recordings. Each engine keeps its own kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParameters:
+    """How to speak. An engine honours those its capabilities name and ignores the rest."""
+
+    exaggeration: float = 0.5
+    cfg_weight: float = 0.5
+    temperature: float = 0.8
+    min_p: float = 0.05
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.2
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One synthesis request inside a worker.
+
+    `voice` is the id of one of the engine's own voices; `conditionals`, when given, replace its speaker. `language` is
+    a tag the engine listed, or None for the voice's own.
+    """
+
+    id: str
+    text: str
+    voice: str
+    language: str | None = None
+    conditionals: Conditionals | None = None
+    parameters: SamplingParameters = field(default_factory=SamplingParameters)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVoice:
+    """A voice the engine has of itself. `aliases` are other names it answers to."""
+
+    id: str
+    name: str
+    description: str
+    language: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine is and what it honours, told truthfully.
+
+    `parameters` names the fields of `SamplingParameters` that change its output. `voices[0]` is the default voice.
+    `demo_voice` marks an engine that stands in for the real model.
+    """
+
+    engine: str
+    model: str
+    device: str
+    sample_rate: int
+    demo_voice: bool
+    clones_voices: bool
+    voices: tuple[EngineVoice, ...]
+    languages: tuple[str, ...]
+    parameters: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """What the engine is doing at this moment. `reason` says why it is not ready."""
+
+    ready: bool
+    reason: str | None
+    running_jobs: int
+    queued_jobs: int
+
+
+class Engine(Protocol):
+    """Text in, sound out. `submit` is called on an event loop; everything else from any thread."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def status(self) -> EngineStatus: ...
+
+    def prepare(self, recordings: Sequence[Recording]) -> Conditionals:
+        """Measure a speaker. Blocks while it computes. Raises `InvalidValue` when the recordings hold no speech."""
+        ...
+
+    def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
+        """The job's sound as it is made, at `capabilities.sample_rate`; closing the generator cancels the job.
+
+        Raises `Overloaded` when the engine is full, `NothingToSpeak` when the text has no sound, `SynthesisFailed`.
+        """
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job: its stream ends early. Unknown ids are ignored."""
+        ...
+
+    def close(self) -> None:
+        """Stop every job and free what the engine holds. May be called twice."""
+        ...

@@ -1,0 +1,207 @@
+"""The embedded engine: one owner thread speaks the jobs' segments in turn, and sound goes back as it is made."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+
+import numpy as np
+import soxr
+import structlog
+
+from fleet.contract import SAMPLE_RATE
+from fleet.errors import FleetError, InternalError, NothingToSpeak, Overloaded, SynthesisFailed
+from workers.engine.base import Capabilities, Conditionals, EngineStatus, Job, Recording, Samples
+from workers.engine.espeak import speakers
+from workers.engine.espeak.library import EspeakProcess, Turn
+from workers.engine.outbox import Outbox
+from workers.engine.segments import speakable, split
+
+log = structlog.get_logger()
+
+_SEGMENT_CHARS = 400
+"""About 25 s of speech and 30 ms of work: the longest one job keeps the others waiting."""
+
+_BUFFER_LIMIT = 20 * SAMPLE_RATE
+"""Samples a job may have waiting for its reader before its turn is passed over."""
+
+_CHUNK_LIMIT = SAMPLE_RATE
+"""Samples handed over at once, so that whoever encodes them is not kept long."""
+
+_NO_SOUND = "the text holds nothing that can be spoken"
+_SHUTTING_DOWN = "the engine is shutting down"
+
+
+class _Speech:
+    """A job being spoken. Its fields belong to the owner thread, but for `cancelled`, which anyone may set."""
+
+    def __init__(self, job: Job, turns: deque[Turn], input_rate: int, outbox: Outbox) -> None:
+        self.job = job
+        self.turns = turns
+        self.outbox = outbox
+        self.resampler = soxr.ResampleStream(input_rate, SAMPLE_RATE, 1, dtype="float32")
+        self.silence: list[Samples] = []
+        self.heard = False
+        self.cancelled = False
+
+
+class EspeakEngine:
+    """libespeak-ng behind the Engine protocol.
+
+    Jobs take turns segment by segment, so a long text does not hold up a short one, and a job whose reader is slow
+    waits for it. Output depends on the job alone, never on what else runs.
+    """
+
+    def __init__(self, *, max_jobs: int = 256) -> None:
+        self._max_jobs = max_jobs
+        self._process = EspeakProcess()
+        self._lock = threading.Condition()
+        self._rotation: deque[_Speech] = deque()
+        self._speaking: _Speech | None = None
+        self._closed = False
+        self._capabilities = Capabilities(
+            engine="espeak",
+            model=f"espeak-ng-{self._process.version}",
+            device="cpu",
+            sample_rate=SAMPLE_RATE,
+            demo_voice=True,
+            clones_voices=speakers.can_measure(),
+            voices=speakers.VOICES,
+            languages=self._process.languages,
+            parameters=frozenset({"exaggeration"}),
+        )
+        self._thread = threading.Thread(target=self._run, name="espeak-owner", daemon=True)
+        self._thread.start()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def status(self) -> EngineStatus:
+        with self._lock:
+            running = int(self._speaking is not None)
+            queued = len(self._rotation) - int(self._speaking in self._rotation)
+        alive = self._thread.is_alive() and not self._closed
+        return EngineStatus(alive, None if alive else "the engine's thread has ended", running, queued)
+
+    def prepare(self, recordings: Sequence[Recording]) -> Conditionals:
+        return speakers.measure(recordings)
+
+    async def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
+        outbox = Outbox(chunk_limit=_CHUNK_LIMIT, on_read=self._wake)
+        speech = _Speech(job, self._turns(job), self._process.sample_rate, outbox)
+        self._admit(speech)
+        try:
+            while (samples := await outbox.read()) is not None:
+                yield samples
+        finally:
+            self._withdraw(speech)
+
+    def cancel(self, job_id: str) -> None:
+        with self._lock:
+            for speech in self._rotation:
+                if speech.job.id == job_id:
+                    speech.cancelled = True
+            self._lock.notify()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._lock.notify()
+        self._thread.join()
+        self._process.close()
+
+    def _turns(self, job: Job) -> deque[Turn]:
+        voice = next(voice for voice in speakers.VOICES if voice.id == job.voice)
+        speaker = speakers.speaker_for(job.voice, job.conditionals)
+        language = job.language or voice.language
+        exaggeration = job.parameters.exaggeration
+        segments = split(speakable(job.text), language=language, limit=_SEGMENT_CHARS)
+        return deque(
+            Turn(
+                text=segment,
+                voice=f"{language}+{speaker.variant}" if speaker.variant else language,
+                pitch=speaker.pitch,
+                range=speakers.pitch_range(exaggeration),
+                rate=speakers.words_per_minute(exaggeration, speaker.rate_factor),
+                pause=index + 1 < len(segments),
+            )
+            for index, segment in enumerate(segments)
+        )
+
+    def _admit(self, speech: _Speech) -> None:
+        with self._lock:
+            if self._closed:
+                raise SynthesisFailed(_SHUTTING_DOWN)
+            if len(self._rotation) >= self._max_jobs:
+                raise Overloaded(f"all {self._max_jobs} places of this worker are taken", retry_after=1)
+            self._rotation.append(speech)
+            self._lock.notify()
+
+    def _withdraw(self, speech: _Speech) -> None:
+        with self._lock:
+            speech.cancelled = True
+            if speech in self._rotation:
+                self._rotation.remove(speech)
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._lock.notify()
+
+    def _run(self) -> None:
+        while (speech := self._next_speech()) is not None:
+            try:
+                self._speak_turn(speech)
+            except FleetError as error:
+                self._finish(speech, error)
+            except Exception:
+                log.exception("espeak_turn_crashed", job=speech.job.id)
+                self._finish(speech, InternalError("the engine met an error of its own; its log says more"))
+        for speech in list(self._rotation):
+            self._finish(speech, SynthesisFailed(_SHUTTING_DOWN))
+
+    def _next_speech(self) -> _Speech | None:
+        """The next job whose turn it is: round the rotation, past those whose readers are behind."""
+        with self._lock:
+            self._speaking = None
+            while not self._closed:
+                for _ in range(len(self._rotation)):
+                    speech = self._rotation[0]
+                    self._rotation.rotate(-1)
+                    if speech.cancelled or speech.outbox.buffered < _BUFFER_LIMIT:
+                        self._speaking = speech
+                        return speech
+                self._lock.wait()
+            return None
+
+    def _speak_turn(self, speech: _Speech) -> None:
+        if speech.cancelled:
+            self._finish(speech, None)
+            return
+        if speech.turns:
+            for samples in self._process.speak(speech.turns.popleft()):
+                if not speech.cancelled:
+                    self._deliver(speech, speech.resampler.resample_chunk(samples.astype(np.float32) / 32768))
+        if not speech.turns:
+            self._deliver(speech, speech.resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            self._finish(speech, None if speech.heard else NothingToSpeak(_NO_SOUND))
+
+    def _deliver(self, speech: _Speech, samples: Samples) -> None:
+        """Hand sound to the job's reader; leading silence is held back until it is known to lead to something."""
+        if not len(samples):
+            return
+        if not speech.heard:
+            speech.silence.append(samples)
+            if not np.any(samples):
+                return
+            speech.heard = True
+            samples = np.concatenate(speech.silence)
+            speech.silence.clear()
+        speech.outbox.put(samples)
+
+    def _finish(self, speech: _Speech, error: FleetError | None) -> None:
+        with self._lock:
+            if speech in self._rotation:
+                self._rotation.remove(speech)
+        speech.outbox.end(error)

@@ -1,0 +1,136 @@
+"""The owner's end of the speaking process: starts it, sends turns, reads sound, replaces it when it dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import espeakng_loader
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from fleet.errors import EngineUnavailable, SynthesisFailed
+from workers.engine.espeak.speaker import FRAME_LENGTH, TURN_ENDED, TURN_FAILED
+
+log = structlog.get_logger()
+
+_STALL_S = 10.0
+"""A turn takes milliseconds; one that is silent for this long has hung."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One piece of text and how to speak it, in espeak's own units. `pause` adds a sentence's pause at the end."""
+
+    text: str
+    voice: str
+    pitch: int
+    range: int
+    rate: int
+    pause: bool
+
+
+class _ProcessLost(Exception):
+    """The speaking process died or hung, as against a turn that failed in a fork of it."""
+
+
+class EspeakProcess:
+    """libespeak-ng in a process of its own. For one thread: it speaks one turn at a time.
+
+    Raises `EngineUnavailable` when the library does not load.
+    """
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        program = Path(__file__).with_name("speaker.py")
+        paths = (espeakng_loader.get_library_path(), espeakng_loader.get_data_path())
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(program), *paths],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        try:
+            description = json.loads(self._read_frame() or b"")
+        except (_ProcessLost, ValueError):
+            self._kill()
+            raise EngineUnavailable("libespeak-ng did not start; the lines above say why") from None
+        self.sample_rate: int = description["sample_rate"]
+        self.version: str = description["version"]
+        self.languages: tuple[str, ...] = tuple(description["languages"])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def speak(self, turn: Turn) -> Iterator[npt.NDArray[np.int16]]:
+        """The turn's samples as espeak makes them. Must be read to its end before the next turn.
+
+        Raises `SynthesisFailed` when the turn crashed or hung; the next turn works all the same.
+        """
+        request = json.dumps(asdict(turn)).encode() + b"\n"
+        try:
+            self._send(request)
+        except BrokenPipeError:  # It died while idle; the turn has not begun, so it loses nothing.
+            self._restart()
+            self._send(request)
+        try:
+            while frame := self._read_frame():
+                yield np.frombuffer(frame, np.int16)
+        except _ProcessLost as lost:
+            self._restart()
+            raise SynthesisFailed(str(lost)) from None
+
+    def _send(self, request: bytes) -> None:
+        assert self._process.stdin is not None
+        while request:
+            request = request[self._process.stdin.write(request) :]
+
+    def _read_frame(self) -> bytes:
+        """The next frame, or nothing at the end of a turn."""
+        length = FRAME_LENGTH.unpack(self._read(FRAME_LENGTH.size))[0]
+        if length == TURN_FAILED:
+            raise SynthesisFailed("the embedded voice crashed on this text")
+        return b"" if length == TURN_ENDED else self._read(length)
+
+    def _read(self, count: int) -> bytes:
+        assert self._process.stdout is not None
+        data = b""
+        while len(data) < count:
+            readable, _, _ = select.select([self._process.stdout], [], [], _STALL_S)
+            part = os.read(self._process.stdout.fileno(), count - len(data)) if readable else b""
+            if not part:
+                raise _ProcessLost("the embedded voice died" if readable else "the embedded voice hung")
+            data += part
+        return data
+
+    def _restart(self) -> None:
+        log.warning("espeak_restarted", pid=self._process.pid)
+        self._kill()
+        self._start()
+
+    def _kill(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            log.debug("espeak_already_gone", pid=self._process.pid)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def close(self) -> None:
+        """End the process. May be called twice."""
+        if self._process.poll() is None:
+            self._kill()

@@ -1,0 +1,91 @@
+"""What a worker measures of itself, for Prometheus and for its own health answer."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from workers.engine.base import Engine
+
+_RECENT = 32
+_LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1, 2, 5, 10, 30)
+_RTF_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.6, 1, 2, 5, 10)
+
+
+class WorkerMetrics:
+    """One registry per worker; every figure comes from a clock or a counter, none from the text."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._process = psutil.Process()
+        self._recent_ttfa: deque[float] = deque(maxlen=_RECENT)
+        self._recent_rtf: deque[float] = deque(maxlen=_RECENT)
+        self.started_at = time.time()
+        self.registry = CollectorRegistry()
+        capabilities = engine.capabilities
+        self.syntheses = Counter(
+            "chatterbox_syntheses", "Syntheses ended, by outcome.", ["outcome"], registry=self.registry
+        )
+        self.audio_seconds = Counter("chatterbox_audio_seconds", "Seconds of sound delivered.", registry=self.registry)
+        self.ttfa = Histogram(
+            "chatterbox_ttfa_seconds",
+            "From a request's acceptance to its first sound.",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.rtf = Histogram(
+            "chatterbox_rtf",
+            "Time a synthesis took, waiting for its reader left out, over the length of its sound.",
+            buckets=_RTF_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge("chatterbox_syntheses_in_flight", "Syntheses not yet ended.", registry=self.registry)
+        self._gauge("chatterbox_running_jobs", "Jobs the engine is working on.", lambda: engine.status().running_jobs)
+        self._gauge("chatterbox_queued_jobs", "Jobs waiting for the engine.", lambda: engine.status().queued_jobs)
+        self._gauge("chatterbox_memory_bytes", "Resident memory of this worker and its children.", self.memory_bytes)
+        info = Gauge(
+            "chatterbox_engine_info", "Always 1.", ["engine", "model", "device"], registry=self.registry
+        )
+        info.labels(capabilities.engine, capabilities.model, capabilities.device).set(1)
+
+    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        Gauge(name, text, registry=self.registry).set_function(read)
+
+    def heard_first_sound(self, seconds: float) -> None:
+        self.ttfa.observe(seconds)
+        self._recent_ttfa.append(seconds)
+
+    def finished(self, busy_s: float, audio_s: float) -> None:
+        self.audio_seconds.inc(audio_s)
+        if audio_s > 0:
+            self.rtf.observe(busy_s / audio_s)
+            self._recent_rtf.append(busy_s / audio_s)
+
+    @property
+    def recent_ttfa_s(self) -> float | None:
+        return _mean(self._recent_ttfa)
+
+    @property
+    def recent_rtf(self) -> float | None:
+        return _mean(self._recent_rtf)
+
+    def memory_bytes(self) -> int:
+        """Resident bytes of this process and of the children it speaks through."""
+        total = int(self._process.memory_info().rss)
+        for child in self._process.children(recursive=True):
+            try:
+                total += int(child.memory_info().rss)
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+    def exposition(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+def _mean(values: deque[float]) -> float | None:
+    return sum(values) / len(values) if values else None

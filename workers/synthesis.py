@@ -1,0 +1,95 @@
+"""The use case of a worker: a resolved request becomes encoded sound, piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fleet.contract import SAMPLE_RATE
+from fleet.errors import FleetError, NothingToSpeak
+from workers.encoders import Encoder, encoder_for
+from workers.engine.base import Engine, Job, Samples
+from workers.metrics import WorkerMetrics
+from workers.resolution import Speech
+from workers.tempo import Tempo
+
+
+class Synthesis:
+    """Speaks through one engine and measures what it does."""
+
+    def __init__(self, engine: Engine, metrics: WorkerMetrics) -> None:
+        self._engine = engine
+        self._metrics = metrics
+
+    async def audio(self, speech: Speech) -> AsyncGenerator[bytes, None]:
+        """The encoded sound as it is made; closing the generator cancels the job.
+
+        Yields nothing before the first sound exists, so an error raised until then can still be answered properly.
+        Raises what the engine raises, with the request's own field named.
+        """
+        outcome = "cancelled"
+        self._metrics.in_flight.inc()
+        try:
+            async with aclosing(self._encoded(speech)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            outcome = "ok"
+        except NothingToSpeak as error:
+            outcome = error.code
+            raise NothingToSpeak(error.message, param=speech.text_field) from None
+        except FleetError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.syntheses.labels(outcome).inc()
+
+    async def _encoded(self, speech: Speech) -> AsyncGenerator[bytes, None]:
+        started_at = time.monotonic()
+        job = Job(
+            id=uuid.uuid4().hex,
+            text=speech.text,
+            voice=speech.voice.id,
+            language=speech.language,
+            parameters=speech.parameters,
+        )
+        track: _Track | None = None
+        heard = 0
+        busy_s, since = 0.0, started_at  # Without the time a slow reader keeps us waiting.
+        async with aclosing(self._engine.submit(job)) as sound:
+            async for samples in sound:
+                if track is None:
+                    track = _Track(encoder_for(speech.audio_format), speech.speed)
+                    self._metrics.heard_first_sound(time.monotonic() - started_at)
+                heard += len(samples)
+                # Encoders hold the CPU for milliseconds: not on the event loop.
+                piece = await asyncio.to_thread(track.add, samples)
+                busy_s += time.monotonic() - since
+                if piece:
+                    yield piece
+                since = time.monotonic()
+        if track is not None and (piece := await asyncio.to_thread(track.finish)):
+            yield piece
+        self._metrics.finished(busy_s, heard / SAMPLE_RATE)
+
+
+class _Track:
+    """An encoder with a tempo in front of it where one is asked for."""
+
+    def __init__(self, encoder: Encoder, speed: float) -> None:
+        self._encoder = encoder
+        self._tempo = None if speed == 1 else Tempo(speed)
+
+    def add(self, samples: Samples) -> bytes:
+        if self._tempo is not None:
+            samples = self._tempo.push(samples)
+        return self._encoder.encode(samples) if len(samples) else b""
+
+    def finish(self) -> bytes:
+        if self._tempo is None:
+            return self._encoder.finish()
+        rest = self._tempo.finish()
+        return (self._encoder.encode(rest) if len(rest) else b"") + self._encoder.finish()

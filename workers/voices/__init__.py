@@ -1,0 +1,1 @@
+"""Who speaks and how: named voices and emotion profiles."""
