@@ -1,0 +1,222 @@
+"""The `fleet` command: speak, list voices, watch the workers. Reads the fleet's address from `FLEET_URL`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fleet.client import FleetClient
+from fleet.contract import SAMPLE_RATE, AudioFormat, FleetStats, SynthesisRequest, WorkerStats
+from fleet.errors import FleetError, InvalidValue
+from fleet.wav import complete_sizes
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Talk to a Chatterbox Fleet.")
+_out = Console()
+_err = Console(stderr=True)
+
+_NAME_WORDS = 6
+
+
+@app.command()
+def say(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; default: named by the text.")] = None,
+    voice: Annotated[str | None, typer.Option(help="A voice's id, name or alias.")] = None,
+    emotion: Annotated[str | None, typer.Option(help="An emotion profile: neutral, expressive, calm.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same sound, where the engine draws lots.")] = None,
+    language: Annotated[str | None, typer.Option(help="A language tag such as de.")] = None,
+    speed: Annotated[float, typer.Option(help="0.25 to 4.")] = 1.0,
+    format: Annotated[AudioFormat | None, typer.Option(help="Default: by the file's ending, else wav.")] = None,  # noqa: A002 - the flag's name
+    stream: Annotated[bool, typer.Option("--stream", help="Write sound to standard output as it arrives.")] = False,
+) -> None:
+    """Speak a text into a file, or to standard output with --stream."""
+    with _errors_told():
+        if stream and output is not None:
+            raise InvalidValue("--stream writes to standard output; leave out -o", param="output")
+        audio_format = _format(output, format)
+        request = _request(
+            text=sys.stdin.read() if text == "-" else text,
+            voice=voice,
+            emotion=emotion,
+            seed=seed,
+            language=language,
+            speed=speed,
+            format=audio_format,
+        )
+        with FleetClient() as client, client.speak(request) as speech:
+            if stream:
+                _write_through(speech.pieces)
+                return
+            path = output or _free_name(request.text, audio_format)
+            _save(speech.pieces, path, audio_format)
+            ignored = speech.headers.get("x-ignored-parameters")
+        _err.print(f"wrote {path}", highlight=False)
+        if ignored:
+            _err.print(f"not honoured by this engine: {ignored}", highlight=False)
+
+
+@app.command()
+def voices() -> None:
+    """List the voices, the default one first."""
+    with _errors_told(), FleetClient() as client:
+        table = Table("id", "name", "language", "description", "also answers to")
+        for voice in client.voices():
+            table.add_row(voice.id, voice.name, voice.language, voice.description, ", ".join(voice.aliases))
+        _out.print(table)
+
+
+@app.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Keep the table up to date until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+) -> None:
+    """Show the workers; the exit code is 1 when none is ready."""
+    with _errors_told(), FleetClient() as client:
+        stats = client.stats()
+        if not watch:
+            _out.print(_status_table(stats))
+            raise typer.Exit(0 if stats.totals.ready else 1)
+        try:
+            with Live(_status_table(stats), console=_out, auto_refresh=False) as live:
+                while True:
+                    time.sleep(interval)
+                    live.update(_status_table(client.stats()), refresh=True)
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """One clear line on standard error and exit code 1."""
+    try:
+        yield
+    except FleetError as error:
+        _err.print(f"error: {error.message}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        _err.print(f"error: {error.filename or 'output'}: {error.strerror}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _request(**fields: object) -> SynthesisRequest:
+    try:
+        return SynthesisRequest.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidValue(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _format(output: Path | None, asked: AudioFormat | None) -> AudioFormat:
+    """The format asked for, which must be the one that the file's name promises."""
+    ending = output.suffix.removeprefix(".").lower() if output is not None else ""
+    promised = {"ogg": AudioFormat.opus, "raw": AudioFormat.pcm}.get(ending)
+    if promised is None and ending in AudioFormat.__members__:
+        promised = AudioFormat(ending)
+    if promised is None and asked is None and ending:
+        known = ", ".join(AudioFormat)
+        raise InvalidValue(f"no format is called {ending!r}; give --format or one of: {known}", param="output")
+    if promised is not None and asked is not None and promised is not asked:
+        raise InvalidValue(f"{output} would hold {asked}, not what its name promises", param="format")
+    return asked or promised or AudioFormat.wav
+
+
+def _free_name(text: str, audio_format: AudioFormat) -> Path:
+    """A file name from the text's first words that no file has yet."""
+    words = re.findall(r"\w+", text.lower())[:_NAME_WORDS]
+    stem = "-".join(words)[:60] or "speech"
+    candidates = (Path(f"{stem}{'' if n == 1 else f'-{n}'}.{audio_format}") for n in range(1, sys.maxsize))
+    return next(path for path in candidates if not path.exists())
+
+
+def _save(pieces: Iterator[bytes], path: Path, audio_format: AudioFormat) -> None:
+    """Write beside the file and rename, so that a broken-off answer leaves nothing half-written."""
+    if not path.parent.is_dir():
+        raise InvalidValue(f"there is no folder {path.parent}", param="output")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for piece in _with_progress(pieces, audio_format):
+                file.write(piece)
+        if audio_format is AudioFormat.wav:
+            complete_sizes(partial)
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_through(pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+def _with_progress(pieces: Iterator[bytes], audio_format: AudioFormat) -> Iterator[bytes]:
+    """Show, on a terminal, how much has come: seconds where the format tells them, else bytes."""
+    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    received = 0
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as progress:
+        task = progress.add_task("speaking", total=None)
+        for piece in pieces:
+            received += len(piece)
+            plain = audio_format in (AudioFormat.wav, AudioFormat.pcm)
+            told = f"{received / 2 / SAMPLE_RATE:.1f} s of sound" if plain else f"{received / 1024:.0f} KiB"
+            progress.update(task, description=told)
+            yield piece
+
+
+def _status_table(stats: FleetStats) -> Table:
+    totals = stats.totals
+    table = Table(
+        box=SIMPLE_HEAD,
+        title=f"{totals.ready} of {totals.workers} ready, {totals.requests} requests, {totals.retries} tried again",
+    )
+    for name in ("worker", "state", "model"):
+        table.add_column(name, overflow="fold")
+    for name in ("busy", "queued", "done", "failed", "rtf", "ttfa", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for worker in stats.workers:
+        table.add_row(*_status_row(worker))
+    return table
+
+
+def _status_row(worker: WorkerStats) -> tuple[str, ...]:
+    state = worker.state if worker.reason is None else f"{worker.state}: {worker.reason}"
+    done = worker.requests - worker.in_flight
+    health = worker.health
+    if health is None:
+        return (worker.name, state, "-", str(worker.in_flight), "-", str(done), str(worker.failures), "-", "-", "-")
+    return (
+        worker.name,
+        state,
+        f"{health.model} ({health.device})",
+        str(worker.in_flight),
+        str(health.queued_jobs),
+        str(done),
+        str(worker.failures),
+        "-" if health.rtf is None else f"{health.rtf:.3f}",
+        "-" if health.ttfa_s is None else f"{health.ttfa_s * 1000:.0f} ms",
+        f"{health.memory_bytes / 2**20:.0f} MiB",
+    )
