@@ -77,7 +77,9 @@ class OwnRoutes:
         }
 
     async def root(self, _: Request) -> Response:
-        return JSONResponse({"name": "chatterbox-fleet", "version": fleet.__version__, "role": "balancer", "docs": "/docs"})
+        return JSONResponse(
+            {"name": "chatterbox-fleet", "version": fleet.__version__, "role": "balancer", "docs": "/docs"}
+        )
 
     async def health(self, _: Request) -> Response:
         """That the balancer lives, and what speaks behind it."""

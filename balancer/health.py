@@ -42,15 +42,19 @@ class HealthMonitor:
     async def _watch(self, worker: Worker) -> None:
         while True:
             await self.probe(worker)
-            pause_s = self._interval_s if worker.state is not State.starting else min(self._interval_s, _STARTING_PAUSE_S)
-            await asyncio.sleep(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER))
+            pause_s = (
+                self._interval_s if worker.state is not State.starting else min(self._interval_s, _STARTING_PAUSE_S)
+            )
+            await asyncio.sleep(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
 
     async def probe(self, worker: Worker) -> None:
         """Ask once and tell the worker's record what came of it."""
         try:
             answer = await self._client.get(f"{worker.url}/ready")
             if answer.status_code == 200:
-                worker.learned(WorkerHealth.model_validate_json((await self._client.get(f"{worker.url}/health")).content))
+                worker.learned(
+                    WorkerHealth.model_validate_json((await self._client.get(f"{worker.url}/health")).content)
+                )
                 worker.probe_succeeded()
             else:
                 worker.probe_failed(f"its probe was answered {answer.status_code}")

@@ -31,7 +31,10 @@ class BalancerMetrics:
             registry=self.registry,
         )
         self._duration = Histogram(
-            "balancer_request_seconds", "From a request's acceptance to its end.", buckets=_BUCKETS_S, registry=self.registry
+            "balancer_request_seconds",
+            "From a request's acceptance to its end.",
+            buckets=_BUCKETS_S,
+            registry=self.registry,
         )
         self._in_flight = Gauge(
             "balancer_in_flight", "Requests being served, by worker.", ["worker"], registry=self.registry

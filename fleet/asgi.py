@@ -86,7 +86,9 @@ class _Exchange:
         self._headers = Headers(scope=scope)
         self._body_bytes = 0
         # A request without a body is complete from the start; HTTP/1.1 announces one by either of these.
-        self._body_complete = self._headers.get("content-length", "0") == "0" and "transfer-encoding" not in self._headers
+        self._body_complete = (
+            self._headers.get("content-length", "0") == "0" and "transfer-encoding" not in self._headers
+        )
         self._started_at = time.monotonic()
         self._bytes_sent = 0
         self.status: int | None = None

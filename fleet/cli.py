@@ -35,7 +35,9 @@ _NAME_WORDS = 6
 @app.command()
 def say(
     text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; default: named by the text.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; default: named by the text.")
+    ] = None,
     voice: Annotated[str | None, typer.Option(help="A voice's id, name or alias.")] = None,
     emotion: Annotated[str | None, typer.Option(help="An emotion profile: neutral, expressive, calm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same sound, where the engine draws lots.")] = None,
@@ -109,7 +111,9 @@ def _errors_told() -> Iterator[None]:
         _err.print(f"error: {error.message}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except OSError as error:
-        _err.print(f"error: {error.filename or 'output'}: {error.strerror}", highlight=False, markup=False, soft_wrap=True)
+        _err.print(
+            f"error: {error.filename or 'output'}: {error.strerror}", highlight=False, markup=False, soft_wrap=True
+        )
         raise typer.Exit(1) from None
 
 

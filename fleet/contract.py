@@ -99,7 +99,9 @@ class SpeechRequest(SpeechParameters):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"model": "tts-1", "voice": "alloy", "input": "Hello from the fleet.", "response_format": "wav"}]
+            "examples": [
+                {"model": "tts-1", "voice": "alloy", "input": "Hello from the fleet.", "response_format": "wav"}
+            ]
         }
     )
 

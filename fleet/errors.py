@@ -1,45 +1,44 @@
 """Every failure a person or a program may meet, each with a code, an HTTP status and a message for a person.
 
-    FleetError
-    ├── RequestError             the caller can mend it
-    │   ├── InvalidJson              400 invalid_json
-    │   ├── InvalidEncoding          400 invalid_encoding
-    │   ├── BadRequest               400 bad_request
-    │   ├── RouteNotFound            404 route_not_found
-    │   ├── VoiceNotFound            404 voice_not_found
-    │   ├── EmotionNotFound          404 emotion_not_found
-    │   ├── ModelNotFound            404 model_not_found
-    │   ├── MethodNotAllowed         405 method_not_allowed
-    │   ├── RequestTimeout           408 request_timeout
-    │   ├── BodyTooLarge             413 body_too_large
-    │   ├── UnsupportedMediaType     415 unsupported_media_type
-    │   ├── InvalidValue             422 invalid_value
-    │   ├── MissingField             422 missing_field
-    │   ├── UnknownField             422 unknown_field
-    │   ├── TextTooLong              422 text_too_long
-    │   ├── NothingToSpeak           422 nothing_to_speak
-    │   └── HeadersTooLarge          431 headers_too_large
-    ├── ServiceError             the service cannot answer now
-    │   ├── Overloaded               429 overloaded
-    │   ├── InternalError            500 internal_error
-    │   ├── SynthesisFailed          500 synthesis_failed
-    │   ├── UpstreamFailed           502 upstream_failed
-    │   ├── NotReady                 503 not_ready
-    │   ├── Unreachable              503 unreachable
-    │   └── UpstreamTimeout          504 upstream_timeout
-    └── StartupError             a process cannot begin; never sent over HTTP
-        ├── InvalidSettings          500 invalid_settings
-        ├── PortInUse                500 port_in_use
-        ├── ModelMissing             500 model_missing
-        ├── EngineUnavailable        500 engine_unavailable
-        └── ChildDied                500 child_died
+FleetError
+├── RequestError             the caller can mend it
+│   ├── InvalidJson              400 invalid_json
+│   ├── InvalidEncoding          400 invalid_encoding
+│   ├── BadRequest               400 bad_request
+│   ├── RouteNotFound            404 route_not_found
+│   ├── VoiceNotFound            404 voice_not_found
+│   ├── EmotionNotFound          404 emotion_not_found
+│   ├── ModelNotFound            404 model_not_found
+│   ├── MethodNotAllowed         405 method_not_allowed
+│   ├── RequestTimeout           408 request_timeout
+│   ├── BodyTooLarge             413 body_too_large
+│   ├── UnsupportedMediaType     415 unsupported_media_type
+│   ├── InvalidValue             422 invalid_value
+│   ├── MissingField             422 missing_field
+│   ├── UnknownField             422 unknown_field
+│   ├── TextTooLong              422 text_too_long
+│   ├── NothingToSpeak           422 nothing_to_speak
+│   └── HeadersTooLarge          431 headers_too_large
+├── ServiceError             the service cannot answer now
+│   ├── Overloaded               429 overloaded
+│   ├── InternalError            500 internal_error
+│   ├── SynthesisFailed          500 synthesis_failed
+│   ├── UpstreamFailed           502 upstream_failed
+│   ├── NotReady                 503 not_ready
+│   ├── Unreachable              503 unreachable
+│   └── UpstreamTimeout          504 upstream_timeout
+└── StartupError             a process cannot begin; never sent over HTTP
+    ├── InvalidSettings          500 invalid_settings
+    ├── PortInUse                500 port_in_use
+    ├── ModelMissing             500 model_missing
+    ├── EngineUnavailable        500 engine_unavailable
+    └── ChildDied                500 child_died
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
-
 
 _LONGEST_MESSAGE = 2_000
 _LONGEST_PARAM = 100

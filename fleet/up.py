@@ -13,13 +13,12 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from pydantic import ValidationError
 
 from fleet.contract import FleetStats
 from fleet.devices import visible_gpus
-from fleet.errors import FleetError, InvalidSettings, StartupError
+from fleet.errors import InvalidSettings, StartupError
 from fleet.server import bind
 from fleet.supervisor import Program, Supervisor
 
@@ -162,7 +161,7 @@ def _announcement(stats: FleetStats, options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(*_: object) -> None:
     raise _Stopped
 
 

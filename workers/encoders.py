@@ -77,7 +77,7 @@ class ContainerEncoder:
         self._sink = _Sink()
         options = {"flush_packets": "1", **recipe.options}
         container = av.open(self._sink, "w", format=recipe.muxer, options=options)
-        self._container = cast(av.container.OutputContainer, container)
+        self._container = container
         self._stream = cast(AudioStream, self._container.add_stream(recipe.codec, rate=SAMPLE_RATE))
         self._stream.codec_context.layout = "mono"
         self._stream.codec_context.format = recipe.sample_format

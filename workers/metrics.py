@@ -47,9 +47,7 @@ class WorkerMetrics:
         self._gauge("chatterbox_running_jobs", "Jobs the engine is working on.", lambda: engine.status().running_jobs)
         self._gauge("chatterbox_queued_jobs", "Jobs waiting for the engine.", lambda: engine.status().queued_jobs)
         self._gauge("chatterbox_memory_bytes", "Resident memory of this worker and its children.", self.memory_bytes)
-        info = Gauge(
-            "chatterbox_engine_info", "Always 1.", ["engine", "model", "device"], registry=self.registry
-        )
+        info = Gauge("chatterbox_engine_info", "Always 1.", ["engine", "model", "device"], registry=self.registry)
         info.labels(capabilities.engine, capabilities.model, capabilities.device).set(1)
 
     def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from fleet.contract import AudioFormat, SpeechParameters, SpeechRequest, SynthesisRequest
 from fleet.errors import InvalidValue, ModelNotFound, TextTooLong
@@ -81,13 +81,11 @@ def _check_model(model: str | None, capabilities: Capabilities) -> None:
 
 
 def _parameters(request: SpeechParameters, emotion: EmotionProfile | None) -> SamplingParameters:
-    from_emotion = {} if emotion is None else _given(asdict(emotion))
-    from_request = _given({name: getattr(request, name) for name in _SAMPLING})
-    return SamplingParameters(**{**from_emotion, **from_request})
-
-
-def _given(values: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in values.items() if name in _SAMPLING and value is not None}
+    parameters = SamplingParameters()
+    for source in (emotion, request):
+        given = {name: value for name in _SAMPLING if (value := getattr(source, name, None)) is not None}
+        parameters = replace(parameters, **given)
+    return parameters
 
 
 def _ignored(request: SpeechParameters, capabilities: Capabilities) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class AudioResponse(Response):
         del self.headers["content-length"]
         self._pieces = pieces
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
         await while_client_stays(receive, self._stream(send))
 
     async def _stream(self, send: Send) -> None:

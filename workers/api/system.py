@@ -63,6 +63,6 @@ async def metrics(worker: WorkerState) -> Response:
 
 
 @router.get("/")
-async def root(worker: WorkerState) -> dict[str, str]:
+async def root() -> dict[str, str]:
     """What this is."""
     return {"name": "chatterbox-fleet", "version": fleet.__version__, "role": "worker", "docs": "/docs"}

@@ -22,7 +22,7 @@ def split(text: str, *, language: str, limit: int) -> list[str]:
     character of the text except white space at their ends.
     """
     pieces: list[str] = []
-    for sentence in sentencex.segment(language.split("-")[0], text):
+    for sentence in sentencex.segment(language.split("-", maxsplit=1)[0], text):
         for part in _bounded(sentence, limit):
             if pieces and len(pieces[-1]) + len(part) <= limit:
                 pieces[-1] += part

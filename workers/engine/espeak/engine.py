@@ -68,7 +68,7 @@ class EspeakEngine:
             demo_voice=True,
             clones_voices=speakers.can_measure(),
             voices=speakers.VOICES,
-            languages=self._process.languages,
+            languages=tuple(self._process.voice_of),
             parameters=frozenset({"exaggeration"}),
         )
         self._thread = threading.Thread(target=self._run, name="espeak-owner", daemon=True)
@@ -116,12 +116,13 @@ class EspeakEngine:
         voice = next(voice for voice in speakers.VOICES if voice.id == job.voice)
         speaker = speakers.speaker_for(job.voice, job.conditionals)
         language = job.language or voice.language
+        name = self._process.voice_of[language]
         exaggeration = job.parameters.exaggeration
         segments = split(speakable(job.text), language=language, limit=_SEGMENT_CHARS)
         return deque(
             Turn(
                 text=segment,
-                voice=f"{language}+{speaker.variant}" if speaker.variant else language,
+                voice=f"{name}+{speaker.variant}" if speaker.variant else name,
                 pitch=speaker.pitch,
                 range=speakers.pitch_range(exaggeration),
                 rate=speakers.words_per_minute(exaggeration, speaker.rate_factor),

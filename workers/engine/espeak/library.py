@@ -68,7 +68,7 @@ class EspeakProcess:
             raise EngineUnavailable("libespeak-ng did not start; the lines above say why") from None
         self.sample_rate: int = description["sample_rate"]
         self.version: str = description["version"]
-        self.languages: tuple[str, ...] = tuple(description["languages"])
+        self.voice_of: dict[str, str] = description["languages"]
 
     @property
     def pid(self) -> int:

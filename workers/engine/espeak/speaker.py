@@ -31,6 +31,8 @@ _TEXT_IS_UTF8 = 1
 _PAUSE_AT_END = 0x1000
 _PARAMETER_RATE, _PARAMETER_PITCH, _PARAMETER_RANGE = 1, 3, 4
 
+_SYNTH_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+
 _CHUNK_MS = 60
 _PIPE_BUF = 4096
 _SEED = 1
@@ -59,7 +61,7 @@ def main(library_path: str, data_path: str) -> None:
     library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))
     library.espeak_Info.restype = ctypes.c_char_p
     version = library.espeak_Info(None).decode()
-    description = {"sample_rate": rate, "version": version, "languages": list_languages(library)}
+    description = {"sample_rate": rate, "version": version, "languages": list_languages(library, data_path)}
     write_frame(json.dumps(description).encode())
     for line in sys.stdin.buffer:
         child = os.fork()
@@ -71,33 +73,57 @@ def main(library_path: str, data_path: str) -> None:
         write_mark(TURN_ENDED if status == 0 else TURN_FAILED)
 
 
-def list_languages(library: ctypes.CDLL) -> list[str]:
-    """Every language tag the library's voices answer to, lower-case."""
+def list_languages(library: ctypes.CDLL, data_path: str) -> dict[str, str]:
+    """Every language tag that can be spoken, lower-case, against the name of the voice that speaks it best."""
     library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
     voices = library.espeak_ListVoices(None)
-    tags: set[str] = set()
+    best: dict[str, tuple[int, str]] = {}
     index = 0
     while voices[index]:
-        # `languages` is a run of (priority byte, NUL-terminated tag), ended by a zero priority.
-        address = voices[index].contents.languages
-        while ctypes.string_at(address, 1) != b"\0":
-            tag = ctypes.string_at(address + 1)
-            tags.add(tag.decode().lower())
-            address += len(tag) + 2
+        tags = _language_tags(voices[index].contents.languages)
+        identifier = voices[index].contents.identifier.decode()
+        if tags and _has_dictionary(data_path, identifier, tags[0][1]):
+            for priority, tag in tags:
+                candidate = (priority, os.path.basename(identifier))
+                best[tag] = min(best.get(tag, candidate), candidate)
         index += 1
-    return sorted(tags - {"variant"})
+    return {tag: name for tag, (_, name) in sorted(best.items())}
+
+
+def _language_tags(address: int) -> list[tuple[int, str]]:
+    """A voice's tags with their priorities (lower is better): a run of priority bytes and strings, ended by a zero."""
+    tags = []
+    while priority := ctypes.string_at(address, 1)[0]:
+        tag = ctypes.string_at(address + 1)
+        tags.append((priority, tag.decode().lower()))
+        address += len(tag) + 2
+    return tags
+
+
+def _has_dictionary(data_path: str, identifier: str, language: str) -> bool:
+    """Some voices are listed although the dictionary they name, or that of their language, was not shipped."""
+    definition = os.path.join(data_path, "lang", identifier)
+    if not os.path.isfile(definition):
+        return False
+    name = language.split("-", maxsplit=1)[0]
+    with open(definition, encoding="utf-8") as lines:
+        for line in lines:
+            words = line.split()
+            if len(words) > 1 and words[0] == "dictionary":
+                name = words[1]
+    return os.path.isfile(os.path.join(data_path, f"{name}_dict"))
 
 
 def speak(library: ctypes.CDLL, turn: dict[str, object]) -> None:
     """Write one turn's sound to standard output."""
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
     def on_samples(address: int | None, count: int, _events: int) -> int:
         if address and count > 0:
             write_sound(ctypes.string_at(address, count * 2))
         return 0
 
-    library.espeak_SetSynthCallback(on_samples)
+    callback = _SYNTH_CALLBACK(on_samples)
+    library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(str(turn["voice"]).encode()) != 0:
         os._exit(1)
     for parameter, value in (

@@ -1,0 +1,110 @@
+"""A real fleet in real processes, for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import httpx2
+import psutil
+
+from fleet.contract import FleetStats
+
+ROOT = Path(__file__).parent.parent
+READY_LIMIT_S = 60.0
+
+
+def free_port(following: int = 10) -> int:
+    """A port that is free, and whose next `following` ports are free too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port + following < 65000 and all(_is_free(port + offset) for offset in range(following + 1)):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def wait_for(condition: object, limit_s: float = 20.0, every_s: float = 0.05) -> None:
+    """Poll a callable until it is true; fail after `limit_s`."""
+    assert callable(condition)
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {condition}"
+        time.sleep(every_s)
+
+
+class RunningFleet:
+    """`fleet.up` as a child, ready on entry and stopped on exit."""
+
+    def __init__(self, data: Path, *flags: str, environment: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.data = data
+        command = [sys.executable, "-P", "-m", "fleet.up", "--port", str(self.port), "--data", str(data), *flags]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+        )
+        self.output: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.output.extend(self.process.stdout)
+
+    def __enter__(self) -> Self:
+        wait_for(self._is_settled, READY_LIMIT_S)
+        assert self.process.poll() is None, "".join(self.output)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _is_settled(self) -> bool:
+        return self.process.poll() is not None or any(line.startswith("ready:") for line in self.output)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(30)
+        self._reader.join(5)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+    def stats(self) -> FleetStats:
+        return FleetStats.model_validate_json(httpx2.get(f"{self.url}/stats", trust_env=False).content)
+
+    def worker_urls(self) -> list[str]:
+        return [worker.url for worker in self.stats().workers]
+
+    def worker_pids(self) -> list[int]:
+        return [worker.health.pid for worker in self.stats().workers if worker.health is not None]
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+def in_flight(fleet: RunningFleet) -> int:
+    """Requests counted as running anywhere: the balancer's gauge and every worker's engine."""
+    stats = fleet.stats()
+    busy = sum(httpx2.get(f"{url}/health", trust_env=False).json()["running_jobs"] for url in fleet.worker_urls())
+    return stats.totals.in_flight + int(busy)
