@@ -72,7 +72,8 @@ class Edge:
             await exchange.answer_error(error)
         except Exception:
             log.exception("request_crashed", path=scope["path"], request_id=exchange.request_id)
-            await exchange.answer_error(InternalError("the server met an error of its own; its log says more"))
+            if exchange.status is None:
+                await exchange.answer_error(InternalError("the server met an error of its own; its log says more"))
         finally:
             exchange.write_log_line()
 

@@ -75,7 +75,8 @@ class ContainerEncoder:
 
     def __init__(self, recipe: _Recipe) -> None:
         self._sink = _Sink()
-        options = {"flush_packets": "1", **recipe.options}
+        # Bit-exact: without it Ogg draws its stream's serial number by lot.
+        options = {"flush_packets": "1", "fflags": "+bitexact", **recipe.options}
         container = av.open(self._sink, "w", format=recipe.muxer, options=options)
         self._container = container
         self._stream = cast(AudioStream, self._container.add_stream(recipe.codec, rate=SAMPLE_RATE))

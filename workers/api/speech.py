@@ -23,13 +23,13 @@ _SOUND: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/audio/speech", response_class=AudioResponse, responses=_SOUND)
+@router.post("/v1/audio/speech", status_code=200, response_class=AudioResponse, responses=_SOUND)
 async def create_speech(body: SpeechRequest, request: Request, worker: WorkerState) -> AudioResponse:
     """Speak a text, as OpenAI's speech API does."""
     return _speak(body, request, worker)
 
 
-@router.post("/synthesize", response_class=AudioResponse, responses=_SOUND)
+@router.post("/synthesize", status_code=200, response_class=AudioResponse, responses=_SOUND)
 async def synthesize(body: SynthesisRequest, request: Request, worker: WorkerState) -> AudioResponse:
     """Speak a text."""
     return _speak(body, request, worker)

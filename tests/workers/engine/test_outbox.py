@@ -64,7 +64,9 @@ async def test_reading_waits_for_sound() -> None:
     await asyncio.sleep(0.01)
     assert not reading.done()
     box.put(np.zeros(3, np.float32))
-    assert len(await reading or []) == 3
+    piece = await reading
+    assert piece is not None
+    assert len(piece) == 3
 
 
 def test_putting_after_the_loop_has_closed_is_harmless() -> None:

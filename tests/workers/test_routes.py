@@ -1,0 +1,136 @@
+"""What a worker and the balancer answer when all is well."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from fleet.contract import AudioFormat, SpeechRequest, VoiceList, WorkerHealth
+from tests.running import RunningFleet
+from tests.sound import decode, loudness
+
+TEXT = "The quick brown fox jumps over the lazy dog, and then it speaks again."
+
+
+@pytest.fixture(params=["worker", "balancer"])
+def side(request: pytest.FixtureRequest, http: httpx2.Client, worker_http: httpx2.Client) -> httpx2.Client:
+    return http if request.param == "balancer" else worker_http
+
+
+@pytest.mark.parametrize("audio_format", AudioFormat)
+def test_speech_in_every_format(side: httpx2.Client, audio_format: AudioFormat) -> None:
+    """Each format is labelled as what it is and holds the same seconds of speech."""
+    answer = side.post("/v1/audio/speech", json={"input": TEXT, "response_format": audio_format})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == audio_format.media_type
+    assert answer.headers["x-engine"] == "espeak"
+    samples, rate = decode(answer.content, audio_format)
+    assert 3.5 < len(samples) / rate < 5.5
+    assert loudness(samples) > 0.02
+
+
+def test_native_route_defaults_to_wav(side: httpx2.Client) -> None:
+    """`/synthesize` takes `text` and answers WAV."""
+    answer = side.post("/synthesize", json={"text": TEXT, "emotion": "calm", "voice": "tenor"})
+    assert answer.headers["content-type"] == "audio/wav"
+    assert (answer.headers["x-voice"], answer.headers["x-emotion"]) == ("tenor", "calm")
+    assert loudness(decode(answer.content, AudioFormat.wav)[0]) > 0.02
+
+
+def test_parameters_act(side: httpx2.Client) -> None:
+    """Voice, emotion, language, exaggeration and speed each change the sound; the same request does not."""
+    request = {"text": TEXT, "format": "pcm"}
+    plain = side.post("/synthesize", json=request).content
+    assert side.post("/synthesize", json=request).content == plain
+    for change in ({"voice": "onyx"}, {"emotion": "expressive"}, {"language": "de"}, {"exaggeration": 1.5}):
+        assert side.post("/synthesize", json={**request, **change}).content != plain, change
+    double = side.post("/synthesize", json={**request, "speed": 2}).content
+    assert len(double) == pytest.approx(len(plain) / 2, rel=0.03)
+
+
+def test_ignored_parameters_are_told(side: httpx2.Client) -> None:
+    """What the engine does not honour is named in a header."""
+    answer = side.post("/synthesize", json={"text": TEXT, "temperature": 0.3, "seed": 7})
+    assert answer.headers["x-ignored-parameters"] == "seed,temperature"
+
+
+def test_listings_have_the_shapes_clients_read(side: httpx2.Client) -> None:
+    """OpenAI's models, and Open WebUI's two lists of objects."""
+    models = side.get("/v1/models").json()
+    assert models["object"] == "list"
+    assert {"tts-1", "gpt-4o-mini-tts"} <= {model["id"] for model in models["data"]}
+    assert side.get("/v1/models/tts-1").json()["object"] == "model"
+    assert {"id": "tts-1"} in side.get("/v1/audio/models").json()["models"]
+    voices = side.get("/v1/audio/voices").json()["voices"]
+    assert all(isinstance(voice["id"], str) and isinstance(voice["name"], str) for voice in voices)
+    assert len(VoiceList.model_validate({"voices": voices}).voices) >= 5
+    assert side.get("/v1/test").json() == {"status": "ok"}
+
+
+def test_every_listed_voice_speaks(side: httpx2.Client) -> None:
+    """What the list offers can be asked for, by id, by name and by alias."""
+    for voice in side.get("/v1/audio/voices").json()["voices"]:
+        for name in (voice["id"], voice["name"], *voice["aliases"]):
+            answer = side.post("/synthesize", json={"text": "Hi.", "voice": name, "format": "pcm"})
+            assert answer.headers["x-voice"] == voice["id"]
+            assert len(answer.content) > 5000
+
+
+def test_worker_health_is_measured(worker_http: httpx2.Client) -> None:
+    """After a synthesis the health answer holds figures of it."""
+    worker_http.post("/synthesize", json={"text": TEXT})
+    health = WorkerHealth.model_validate(worker_http.get("/health").json())
+    assert health.ready
+    assert health.demo_voice
+    assert health.rtf is not None
+    assert 0 < health.rtf < 1
+    assert health.ttfa_s is not None
+    assert 0 < health.ttfa_s < 5
+    assert health.memory_bytes > 10_000_000
+
+
+def test_worker_is_ready(worker_http: httpx2.Client) -> None:
+    """`/ready` is 200 once a trial synthesis has succeeded."""
+    answer = worker_http.get("/ready")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+
+
+def test_metrics_parse_and_count(side: httpx2.Client) -> None:
+    """Prometheus can read the figures, and a synthesis moves them."""
+
+    def total() -> float:
+        families = text_string_to_metric_families(side.get("/metrics").text)
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name in ("chatterbox_syntheses_total", "balancer_requests_total")
+        )
+
+    before = total()
+    side.post("/synthesize", json={"text": "Count me."})
+    assert total() >= before + 1
+
+
+def test_balancer_tells_what_speaks_behind_it(http: httpx2.Client, fleet: RunningFleet) -> None:
+    """`/health`, `/ready` and `/stats` of the balancer speak for the fleet."""
+    health = http.get("/health").json()
+    assert (health["role"], health["engine"], health["ready"]) == ("balancer", ["espeak"], 2)
+    assert http.get("/ready").status_code == 200
+    stats = fleet.stats()
+    assert [worker.state for worker in stats.workers] == ["ready", "ready"]
+    assert all(worker.age_s is not None and worker.age_s < 10 for worker in stats.workers)
+    assert stats.totals.in_flight == 0
+
+
+def test_root_and_docs_answer(side: httpx2.Client) -> None:
+    """A person who opens the address finds something there."""
+    assert side.get("/").json()["name"] == "chatterbox-fleet"
+    assert "swagger" in side.get("/docs").text.lower()
+
+
+def test_openapi_document_describes_the_request(side: httpx2.Client) -> None:
+    """The document names the fields the contract has."""
+    schemas = side.get("/openapi.json").json()["components"]["schemas"]
+    assert set(SpeechRequest.model_fields) == set(schemas["SpeechRequest"]["properties"])
