@@ -11,9 +11,7 @@ import psutil
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import fleet
@@ -28,7 +26,7 @@ from fleet.asgi import Edge
 from fleet.contract import BalancerHealth, Readiness
 from fleet.errors import MethodNotAllowed, NotReady
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[], Awaitable[Response]]
 
 
 def make_app(settings: BalancerSettings) -> ASGIApp:
@@ -45,17 +43,18 @@ def make_app(settings: BalancerSettings) -> ASGIApp:
             yield
         await proxy.aclose()
 
-    routes = [Route(path, endpoint) for path, endpoint in own.table().items()]
-    app = Starlette(routes=routes, lifespan=lifespan)
-    own_paths = frozenset(own.table())
+    lifespan_app = Starlette(lifespan=lifespan)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in own_paths:
+        if scope["type"] != "http":
+            await lifespan_app(scope, receive, send)
+        elif (endpoint := own.table.get(scope["path"])) is None:
             await proxy(scope, receive, send)
-        elif scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+        elif scope["method"] not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{scope['path']} does not take {scope['method']}")
         else:
-            await app(scope, receive, send)
+            response = await endpoint()
+            await response(scope, receive, send)
 
     return Edge(dispatch, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
 
@@ -67,8 +66,7 @@ class OwnRoutes:
         self._pool, self._metrics = pool, metrics
         self._process = psutil.Process()
 
-    def table(self) -> dict[str, Endpoint]:
-        return {
+        self.table: dict[str, Endpoint] = {
             "/": self.root,
             "/health": self.health,
             "/ready": self.ready,
@@ -76,12 +74,12 @@ class OwnRoutes:
             "/metrics": self.metrics,
         }
 
-    async def root(self, _: Request) -> Response:
+    async def root(self) -> Response:
         return JSONResponse(
             {"name": "chatterbox-fleet", "version": fleet.__version__, "role": "balancer", "docs": "/docs"}
         )
 
-    async def health(self, _: Request) -> Response:
+    async def health(self) -> Response:
         """That the balancer lives, and what speaks behind it."""
         ready = self._pool.ready()
         known = [worker.health for worker in ready if worker.health is not None]
@@ -99,16 +97,16 @@ class OwnRoutes:
             )
         )
 
-    async def ready(self, _: Request) -> Response:
+    async def ready(self) -> Response:
         """200 while at least one worker can speak."""
         if not self._pool.ready():
             raise NotReady("no worker is ready to speak", retry_after=1)
         return _json(Readiness(ready=True))
 
-    async def stats(self, _: Request) -> Response:
+    async def stats(self) -> Response:
         return _json(fleet_stats(self._pool, self._metrics))
 
-    async def metrics(self, _: Request) -> Response:
+    async def metrics(self) -> Response:
         return Response(self._metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -97,4 +97,4 @@ class WorkerPool:
         candidates = self.ready(excluding=excluding)
         if not candidates:
             raise NotReady("no worker is ready to speak", retry_after=_RETRY_AFTER_S)
-        return self.policy.choose(candidates, self.workers)
+        return self.policy.choose(candidates, self.workers, again=bool(excluding))

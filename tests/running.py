@@ -103,6 +103,58 @@ class RunningFleet:
         return psutil.Process(self.process.pid).children(recursive=True)
 
 
+class _RunningServer:
+    """One of our modules as a child of its own, entered once it answers."""
+
+    def __init__(self, module: str, port: int, environment: Mapping[str, str]) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module],
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        )
+
+    def __enter__(self) -> Self:
+        wait_for(self._answers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None
+        try:
+            return httpx2.get(f"{self.url}/health", trust_env=False).status_code == 200
+        except httpx2.ConnectError:
+            return False
+
+
+class RunningWorker(_RunningServer):
+    """`python -m workers` on the espeak engine; settings by their names."""
+
+    def __init__(self, port: int, **settings: object) -> None:
+        named = {f"CHATTERBOX_{name.upper()}": str(value) for name, value in settings.items()}
+        super().__init__("workers", port, {"CHATTERBOX_PORT": str(port), "CHATTERBOX_ENGINE": "espeak", **named})
+
+
+class RunningBalancer(_RunningServer):
+    """`python -m balancer` over given addresses; settings by their names."""
+
+    def __init__(self, *worker_urls: str, **settings: object) -> None:
+        port = free_port(0)
+        named = {f"BALANCER_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {"BALANCER_PORT": str(port), "BALANCER_WORKERS": ",".join(worker_urls), **named}
+        super().__init__("balancer", port, environment)
+
+    def stats(self) -> FleetStats:
+        return FleetStats.model_validate_json(httpx2.get(f"{self.url}/stats", trust_env=False).content)
+
+    def wait_ready(self, count: int) -> None:
+        wait_for(lambda: self.stats().totals.ready == count)
+
+
 def in_flight(fleet: RunningFleet) -> int:
     """Requests counted as running anywhere: the balancer's gauge and every worker's engine."""
     stats = fleet.stats()

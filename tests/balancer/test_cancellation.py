@@ -1,0 +1,78 @@
+"""A caller that leaves frees what it held, wherever it leaves."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import psutil
+
+from tests.running import RunningFleet, in_flight, wait_for
+
+TEXT = "The quick brown fox jumps over the lazy dog. " * 200
+
+
+def open_request(port: int, text: str = TEXT) -> socket.socket:
+    body = json.dumps({"input": text, "response_format": "pcm"}).encode()
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(
+        b"POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n" % len(body) + body
+    )
+    return connection
+
+
+def worker_ports(fleet: RunningFleet) -> list[int]:
+    return [int(url.rsplit(":", 1)[1]) for url in fleet.worker_urls()]
+
+
+def test_caller_gone_in_mid_stream_frees_everything(fleet: RunningFleet) -> None:
+    """Within a second of the close no request is in flight and no job is running, at a worker and through the balancer."""
+    for port in (fleet.port, worker_ports(fleet)[0]):
+        connection = open_request(port)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.close()
+        wait_for(lambda: in_flight(fleet) == 0, 1.0)
+
+
+def test_caller_gone_before_headers_frees_everything(fleet: RunningFleet) -> None:
+    """Twenty callers that leave at once, most of them before their answer began, leave nothing behind."""
+    for port in (fleet.port, worker_ports(fleet)[0]):
+        for connection in [open_request(port) for _ in range(20)]:
+            connection.close()
+        wait_for(lambda: in_flight(fleet) == 0, 1.0)
+
+
+def test_slow_reader_holds_bounded_memory(fleet: RunningFleet) -> None:
+    """Readers that stop reading hold their jobs back instead of filling the server with sound."""
+    connections = [open_request(fleet.port) for _ in range(10)]
+    before = _memory(fleet)
+    wait_for(lambda: _running(fleet) == 0, 10)
+    assert _memory(fleet) - before < 150 * 2**20
+    for connection in connections:
+        connection.close()
+    wait_for(lambda: in_flight(fleet) == 0, 2.0)
+
+
+def test_descriptors_return_to_their_baseline(fleet: RunningFleet) -> None:
+    """After a hundred callers have come and gone, no process holds more descriptors than before."""
+
+    def descriptors() -> int:
+        return sum(process.num_fds() for process in fleet.descendants())
+
+    open_request(fleet.port).close()
+    wait_for(lambda: in_flight(fleet) == 0, 2.0)
+    before = descriptors()
+    for _ in range(100):
+        open_request(fleet.port, "Hi.").close()
+    wait_for(lambda: in_flight(fleet) == 0, 5.0)
+    wait_for(lambda: descriptors() <= before + 4, 30.0)
+
+
+def _running(fleet: RunningFleet) -> int:
+    stats = fleet.stats()
+    return sum(worker.health.running_jobs for worker in stats.workers if worker.health is not None)
+
+
+def _memory(fleet: RunningFleet) -> int:
+    return sum(int(psutil.Process(process.pid).memory_info().rss) for process in fleet.descendants())

@@ -1,0 +1,246 @@
+"""The nginx site, in a real nginx in front of a real fleet."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import httpx2
+import pytest
+
+from tests.running import ROOT, RunningFleet, free_port, in_flight, wait_for
+from tests.tools import require_tool
+
+SPEECH = "/v1/audio/speech"
+LONG_TEXT = "The quick brown fox jumps over the lazy dog near the river bank today. " * 126
+"""About 9,000 characters: 25 MB of sound, several times what the sockets on the way hold."""
+
+ELSEWHERE = "127.0.0.2"
+"""A source address that is not the one nginx takes for its own machine."""
+
+# The http{} an operator has: this one turns on what would hurt streams, as Debian's does with gzip.
+AROUND_THE_SITE = """\
+worker_processes 1;
+daemon off;
+pid nginx.pid;
+error_log error.log notice;
+events {}
+http {
+    access_log off;
+    gzip on;
+    gzip_types *;
+    gzip_min_length 0;
+    client_body_temp_path client_body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    include site.conf;
+}
+"""
+
+
+class Nginx:
+    """The site on a port of its own, in front of `upstream_port`."""
+
+    def __init__(self, directory: Path, upstream_port: int) -> None:
+        self._directory = directory
+        self._program = require_tool("nginx")
+        self._port = free_port(0)
+        self.url = f"http://127.0.0.1:{self._port}"
+        site = (ROOT / "nginx" / "chatterbox-fleet.conf").read_text()
+        for shipped, ours in (
+            ("listen 80 ", f"listen 127.0.0.1:{self._port} "),
+            ("server 127.0.0.1:6095;", f"server 127.0.0.1:{upstream_port};"),
+        ):
+            assert site.count(shipped) == 1
+            site = site.replace(shipped, ours)
+        (directory / "site.conf").write_text(site)
+        # Started as root, nginx would give its work to a user who cannot enter a temporary directory of root's.
+        user = "user root;\n" if os.geteuid() == 0 else ""
+        (directory / "nginx.conf").write_text(user + AROUND_THE_SITE)
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(self.command())
+        wait_for(self._listens)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [self._program, "-p", str(self._directory), "-e", "error.log", "-c", "nginx.conf", *arguments]
+
+    def reload(self) -> None:
+        """Returns when the new worker process has taken over from the old one."""
+        before = self._handovers()
+        subprocess.run(self.command("-s", "reload"), check=True)
+        wait_for(lambda: self._handovers() > before)
+
+    def _handovers(self) -> int:
+        return (self._directory / "error.log").read_text().count("gracefully shutting down")
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+@pytest.fixture(scope="module")
+def site(fleet: RunningFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """The site in front of the fleet."""
+    with Nginx(tmp_path_factory.mktemp("nginx"), fleet.port) as running:
+        yield running
+
+
+@contextmanager
+def upstream(converse: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port of a balancer of the test's own making, which holds its connections one after the other."""
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    converse(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+def speak(url: str, text: str) -> bytes:
+    """The sound of a text, over a connection of its own."""
+    answer = httpx2.post(url + SPEECH, json={"input": text, "response_format": "pcm"}, timeout=60, trust_env=False)
+    answer.raise_for_status()
+    return answer.content
+
+
+def test_nginx_accepts_the_site(tmp_path: Path) -> None:
+    """nginx reads the site without an error or a warning."""
+    check = subprocess.run(Nginx(tmp_path, 6095).command("-t"), capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stderr
+    assert "[" not in check.stderr, check.stderr
+
+
+def test_speech_begins_long_before_it_ends(site: Nginx, fleet: RunningFleet) -> None:
+    """A long text is heard through nginx while it is still being spoken, byte for byte as the balancer gives it."""
+    began_at = time.monotonic()
+    with httpx2.stream(
+        "POST", site.url + SPEECH, json={"input": LONG_TEXT, "response_format": "pcm"}, timeout=60, trust_env=False
+    ) as answer:
+        pieces = answer.iter_raw()
+        sound = [next(pieces)]
+        first_s = time.monotonic() - began_at
+        sound.extend(pieces)
+        whole_s = time.monotonic() - began_at
+    assert first_s < whole_s / 3
+    assert b"".join(sound) == speak(fleet.url, LONG_TEXT)
+
+
+def test_a_pausing_listener_holds_the_worker_back(site: Nginx, fleet: RunningFleet) -> None:
+    """A listener who pauses makes the worker wait, and one who then leaves sets it free."""
+    sent_before = fleet.stats().totals.bytes_sent
+    with httpx2.stream(
+        "POST", site.url + SPEECH, json={"input": LONG_TEXT, "response_format": "pcm"}, timeout=60, trust_env=False
+    ) as answer:
+        next(answer.iter_raw())
+        time.sleep(4)  # More than twice what it takes to speak the whole text.
+        paused = fleet.stats().totals
+        assert paused.in_flight == 1
+        time.sleep(0.5)
+        assert fleet.stats().totals.bytes_sent == paused.bytes_sent > sent_before
+    wait_for(lambda: in_flight(fleet) == 0)
+
+
+def test_a_small_piece_passes_at_once(tmp_path: Path) -> None:
+    """Five bytes reach the listener before the next are made, though nginx as a whole has gzip on."""
+    heard = threading.Event()
+    was_heard = []
+
+    def converse(connection: socket.socket) -> None:
+        connection.recv(65536)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ntransfer-encoding: chunked\r\n\r\n"
+        connection.sendall(head + b"5\r\nfirst\r\n")
+        was_heard.append(heard.wait(5))
+        connection.sendall(b"4\r\nlast\r\n0\r\n\r\n")
+
+    with (
+        upstream(converse) as port,
+        Nginx(tmp_path, port) as site,
+        httpx2.stream("POST", site.url, headers={"accept-encoding": "gzip"}, trust_env=False) as answer,
+    ):
+        pieces = answer.iter_raw()
+        first = next(pieces)
+        heard.set()
+        assert first + b"".join(pieces) == b"firstlast"
+    assert was_heard == [True]
+
+
+def test_the_balancer_is_asked_once_over_a_kept_connection(tmp_path: Path) -> None:
+    """A POST that a kept connection loses is not sent again, and what it says of its origin is replaced."""
+    requests = []
+
+    def converse(connection: socket.socket) -> None:
+        """Answer the first request on a connection, drop the second."""
+        for answer in (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b""):
+            requests.append(connection.recv(65536).decode().lower())
+            connection.sendall(answer)
+
+    with upstream(converse) as port, Nginx(tmp_path, port) as site, httpx2.Client(trust_env=False) as client:
+        forged = {"x-forwarded-for": "203.0.113.9"}
+        statuses = [client.post(site.url + SPEECH, headers=forged).status_code for _ in range(2)]
+    assert statuses == [200, 502]
+    assert len(requests) == 2
+    for request in requests:
+        assert request.startswith(f"post {SPEECH} http/1.1\r\n")
+        assert "\r\nconnection:" not in request
+        assert request.count("x-forwarded-for:") == request.count("x-forwarded-for: 127.0.0.1\r\n") == 1
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
+def test_a_body_above_the_limit_is_refused(site: Nginx, declared: bool) -> None:
+    """A body above 1 MiB gets 413 from nginx itself, whether or not it says its length."""
+    body = bytes(1024 * 1024 + 1)
+    answer = httpx2.post(site.url + SPEECH, content=body if declared else iter([body]), trust_env=False)
+    assert answer.status_code == 413
+    assert "x-request-id" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/stats", "/%6detrics", "//stats"])
+def test_figures_are_for_this_machine_only(site: Nginx, path: str) -> None:
+    """Another address may not read the figures, however it spells them and whatever it claims to be."""
+    with httpx2.Client(
+        transport=httpx2.HTTPTransport(local_address=ELSEWHERE), headers={"x-forwarded-for": "127.0.0.1"}
+    ) as stranger:
+        assert stranger.get(site.url + path).status_code == 403
+        assert stranger.get(site.url + "/health").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/stats"])
+def test_this_machine_reads_the_figures(site: Nginx, path: str) -> None:
+    """This machine may read the figures through nginx."""
+    assert httpx2.get(site.url + path, trust_env=False).status_code == 200
+
+
+def test_reloading_loses_no_request(site: Nginx, fleet: RunningFleet) -> None:
+    """Ten reloads under load cut no answer short and refuse no connection."""
+    text = LONG_TEXT[:2000]
+    expected = speak(fleet.url, text)
+    with ThreadPoolExecutor(2) as callers:
+        answers = []
+        for _ in range(10):
+            answers += [callers.submit(speak, site.url, text) for _ in range(2)]
+            site.reload()
+        assert all(answer.result() == expected for answer in answers)
