@@ -23,8 +23,8 @@ CONTAINERS = {
 def decode(data: bytes, audio_format: AudioFormat) -> tuple[Samples, int]:
     """Samples and their rate in Hz; asserts that the bytes are what the format's name says."""
     if audio_format is AudioFormat.pcm:
-        return np.frombuffer(data, "<i2").astype(np.float32) / 32768, SAMPLE_RATE
-    with av.open(io.BytesIO(data)) as container:
+        return np.divide(np.frombuffer(data, "<i2"), 32768, dtype=np.float32), SAMPLE_RATE
+    with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.audio[0]
         found = container.format.name, stream.codec_context.name
         assert found == CONTAINERS[audio_format], found

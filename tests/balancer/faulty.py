@@ -48,7 +48,7 @@ async def close_mid_stream(writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
-async def never_answer(writer: asyncio.StreamWriter) -> None:
+async def never_answer(_: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 

@@ -27,7 +27,7 @@ def worker_ports(fleet: RunningFleet) -> list[int]:
 
 
 def test_caller_gone_in_mid_stream_frees_everything(fleet: RunningFleet) -> None:
-    """Within a second of the close no request is in flight and no job is running, at a worker and through the balancer."""
+    """Within a second no request is in flight and no job is running, at a worker and through the balancer."""
     for port in (fleet.port, worker_ports(fleet)[0]):
         connection = open_request(port)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")

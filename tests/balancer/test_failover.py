@@ -54,7 +54,7 @@ def test_worker_lost_before_its_first_chunk_is_replaced(fault: faulty.Fault, rea
 
 
 def test_worker_lost_in_mid_stream_cuts_the_answer_short(real_worker: str) -> None:
-    """After the first chunk nothing is replayed: the body breaks off so that the caller can tell, and the count says so."""
+    """After the first chunk nothing is replayed: the body breaks off so that the caller can tell, and it is counted."""
     with faulty.FaultyWorker(faulty.close_mid_stream) as bad, RunningBalancer(bad.url, real_worker) as balancer:
         balancer.wait_ready(2)
         with pytest.raises(httpx2.RemoteProtocolError):

@@ -21,10 +21,9 @@ def test_worker_becomes_ready_after_enough_good_probes() -> None:
     worker.probe_succeeded()
     worker.probe_failed("no")
     worker.probe_succeeded()
-    assert worker.state is State.starting
+    before = worker.state
     worker.probe_succeeded()
-    assert worker.state is State.ready
-    assert worker.reason is None
+    assert (before, worker.state, worker.reason) == (State.starting, State.ready, None)
 
 
 def test_worker_is_ejected_after_enough_bad_probes_and_comes_back() -> None:

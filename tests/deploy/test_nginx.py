@@ -156,7 +156,6 @@ def test_a_pausing_listener_holds_the_worker_back(site: Nginx, fleet: RunningFle
         pieces = answer.iter_raw()  # Kept: without it the answer would be closed at once.
         next(pieces)
         wait_for(lambda: _stands_still(fleet))
-        print(fleet.stats().totals)
         assert fleet.stats().totals.in_flight == 1
     wait_for(lambda: in_flight(fleet) == 0)
 

@@ -19,7 +19,9 @@ from tests.sound import decode, loudness
 COMMAND = [sys.executable, "-P", "-c", "from fleet.cli import app; app()"]
 
 
-def run(fleet: RunningFleet | str, cwd: Path, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run(
+    fleet: RunningFleet | str, cwd: Path, *arguments: str, given: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
     url = fleet if isinstance(fleet, str) else fleet.url
     environment = {**os.environ, "FLEET_URL": url, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     return subprocess.run(
@@ -41,7 +43,10 @@ def test_say_without_a_file_names_one_and_says_so(fleet: RunningFleet, tmp_path:
     """The name comes from the text, in any script, and never overwrites."""
     for _ in range(2):
         assert run(fleet, tmp_path, "say", "Grüß Gott, Welt! Wie geht's?").returncode == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["grüß-gott-welt-wie-geht-s-2.wav", "grüß-gott-welt-wie-geht-s.wav"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "grüß-gott-welt-wie-geht-s-2.wav",
+        "grüß-gott-welt-wie-geht-s.wav",
+    ]
 
 
 @pytest.mark.parametrize("audio_format", AudioFormat)
@@ -61,7 +66,7 @@ def test_stream_writes_sound_to_standard_output(fleet: RunningFleet, tmp_path: P
 
 def test_text_from_standard_input(fleet: RunningFleet, tmp_path: Path) -> None:
     """A dash reads the text from a pipe."""
-    assert run(fleet, tmp_path, "say", "-", "-o", "x.wav", given="Hello from a pipe.".encode()).returncode == 0
+    assert run(fleet, tmp_path, "say", "-", "-o", "x.wav", given=b"Hello from a pipe.").returncode == 0
     assert (tmp_path / "x.wav").stat().st_size > 20_000
 
 
@@ -167,7 +172,10 @@ def test_progress_is_shown_on_a_terminal(fleet: RunningFleet, tmp_path: Path) ->
     main, side = pty.openpty()
     environment = {**os.environ, "FLEET_URL": fleet.url, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120"}
     process = subprocess.Popen(
-        [*COMMAND, "say", "Hello there, this is long. " * 300, "-o", "x.wav"], cwd=tmp_path, env=environment, stderr=side
+        [*COMMAND, "say", "Hello there, this is long. " * 300, "-o", "x.wav"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=side,
     )
     os.close(side)
     drawn = b""

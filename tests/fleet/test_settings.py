@@ -31,7 +31,7 @@ from workers.settings import WorkerSettings
 )
 def test_wrong_setting_is_named(
     monkeypatch: pytest.MonkeyPatch,
-    settings: type[WorkerSettings] | type[BalancerSettings],
+    settings: type[WorkerSettings | BalancerSettings],
     name: str,
     value: str,
 ) -> None:

@@ -91,9 +91,7 @@ def refusal(answer: httpx2.Response) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("body", "status", "code", "param"), BAD_FIELDS.values(), ids=BAD_FIELDS.keys())
-def test_bad_field_is_named(
-    side: httpx2.Client, body: dict[str, object], status: int, code: str, param: str
-) -> None:
+def test_bad_field_is_named(side: httpx2.Client, body: dict[str, object], status: int, code: str, param: str) -> None:
     """A wrong field gets a 4xx that names it."""
     answer = side.post(SPEECH, content=json.dumps(body), headers=JSON)
     error = refusal(answer)
@@ -173,7 +171,7 @@ def test_endless_headers_are_refused(side: httpx2.Client) -> None:
 @pytest.mark.parametrize("given_id", ["a b", "x" * 65, "é", "a;b", ""])
 def test_malformed_request_id_is_replaced(side: httpx2.Client, given_id: str) -> None:
     """Only a well-formed id is taken over; any other is replaced, so no header can be smuggled into a log."""
-    answer = side.get("/health", headers={"x-request-id": given_id.encode()})
+    answer = side.get("/health", headers={b"x-request-id": given_id.encode()})
     assert answer.headers["x-request-id"] != given_id
     assert len(answer.headers["x-request-id"]) == 32
 

@@ -25,13 +25,14 @@ CAPABILITIES = Capabilities(
     languages=("de", "en", "en-gb", "en-us"),
     parameters=frozenset({"exaggeration"}),
 )
-STOCK_NAMES = "alloy ash ballad coral echo fable nova onyx sage shimmer verse marin cedar".split()
+STOCK_NAMES = (
+    *("alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse"),
+    *("marin", "cedar"),
+)
 
 
 def resolved(request: SpeechRequest | SynthesisRequest, max_text_chars: int = 100) -> Speech:
-    return resolve(
-        request, capabilities=CAPABILITIES, voices=VoiceCatalogue(VOICES), max_text_chars=max_text_chars
-    )
+    return resolve(request, capabilities=CAPABILITIES, voices=VoiceCatalogue(VOICES), max_text_chars=max_text_chars)
 
 
 def test_bare_text_takes_the_servers_defaults() -> None:
@@ -53,9 +54,7 @@ def test_request_goes_before_emotion_and_emotion_before_default(
     emotion: str | None, exaggeration: float | None, cfg_weight: float | None, seed: int | None
 ) -> None:
     """Each parameter comes from the first of the three that has it."""
-    request = SynthesisRequest(
-        text="hi", emotion=emotion, exaggeration=exaggeration, cfg_weight=cfg_weight, seed=seed
-    )
+    request = SynthesisRequest(text="hi", emotion=emotion, exaggeration=exaggeration, cfg_weight=cfg_weight, seed=seed)
     parameters = resolved(request).parameters
     profile = None if emotion is None else find_emotion(emotion)
     default = SamplingParameters()
