@@ -93,6 +93,7 @@ def serve(make_app: Callable[[], ASGIApp], *, host: str, port: int, shutdown_tim
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # callers are told apart by what they send, never by a header that says who they are
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=shutdown_timeout_s,
     )

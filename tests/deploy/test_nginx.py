@@ -113,11 +113,13 @@ def upstream(converse: Callable[[socket.socket], None]) -> Iterator[int]:
                     converse(connection)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=accept)
+        thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield int(listener.getsockname()[1])
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)  # Closing alone would leave the thread waiting.
+            thread.join(10)
 
 
 def speak(url: str, text: str) -> bytes:

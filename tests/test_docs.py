@@ -1,0 +1,103 @@
+"""The documentation is held against the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from balancer.settings import BalancerSettings
+from fleet.contract import SpeechRequest, SynthesisRequest
+from fleet.errors import leaves
+from fleet.settings import ProcessSettings
+from tests.running import ROOT
+from workers.settings import WorkerSettings
+
+API = (ROOT / "docs/api.md").read_text()
+METRICS = (ROOT / "docs/metrics.md").read_text()
+
+
+def cell(text: str) -> str:
+    return f"`{text}`"
+
+
+@pytest.mark.parametrize("settings", [WorkerSettings, BalancerSettings])
+def test_every_setting_is_documented_with_its_default(settings: type[ProcessSettings]) -> None:
+    """Each variable has a row; the default shown is the default there is; nothing else is listed."""
+    prefix = str(settings.model_config.get("env_prefix"))
+    listed = set(re.findall(rf"`({prefix}[A-Z_]+)`", API))
+    assert listed == set(settings.variables())
+    for variable, field in settings.variables().items():
+        default = settings.model_fields[field].default
+        row = next(line for line in API.splitlines() if re.match(rf"\|[^|]*`{variable}`", line))
+        if default is not None:
+            shown = str(default).lower() if isinstance(default, bool) else str(default)
+            assert cell(shown) in row.split("|")[2], row
+
+
+def test_every_field_of_a_request_is_documented() -> None:
+    """Both speech requests, field by field."""
+    for field in {*SpeechRequest.model_fields, *SynthesisRequest.model_fields}:
+        assert cell(field) in API, field
+
+
+def test_every_error_code_is_documented_with_its_status() -> None:
+    """Each code stands in the table beside its status, or among those that never go over HTTP."""
+    for kind in leaves():
+        rows = [line for line in API.splitlines() if cell(kind.code) in line]
+        assert rows, kind.code
+        assert any(line.startswith(f"| {kind.status} |") or not line.startswith("|") for line in rows), kind.code
+
+
+def test_every_route_is_documented(worker_http: httpx2.Client, http: httpx2.Client) -> None:
+    """What the OpenAPI document and the balancer serve stands in the page."""
+    for path in [*worker_http.get("/openapi.json").json()["paths"], "/stats"]:
+        assert re.search(rf"`(GET|POST) {re.escape(path)}`", API), path
+        assert http.get(path.replace("{model_id}", "tts-1")).status_code in (200, 405)
+
+
+def test_metrics_page_lists_what_is_served(worker_http: httpx2.Client, http: httpx2.Client) -> None:
+    """Every family is on the page with its type, and every row of the page is served."""
+    http.post("/synthesize", json={"text": "Measure me."})
+    served = {}
+    for client in (worker_http, http):
+        for family in text_string_to_metric_families(client.get("/metrics").text):
+            if not family.name.endswith("_created"):
+                served[family.name + ("_total" if family.type == "counter" else "")] = family.type
+    listed = dict(re.findall(r"^\| `([a-z_]+)(?:\{[a-z,]+\})?` \| ([a-z]+) \|", METRICS, re.MULTILINE))
+    assert listed == served
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """Every relative link names a file that is there."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_decision_has_a_reason() -> None:
+    """Each record says why and what follows."""
+    records = sorted((ROOT / "docs/adr").glob("*.md"))
+    assert len(records) >= 9
+    for record in records:
+        text = record.read_text()
+        assert text.startswith(f"# {int(record.name[:4])}. "), record.name
+        assert "## Why" in text
+        assert "## What follows" in text
+
+
+def test_prose_and_code_hold_no_emoji() -> None:
+    """Neither documents nor sources, but for the tests that speak them."""
+    emoji = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf]")
+    for path in _tracked():
+        if path.suffix in (".md", ".py", ".toml", "") and "tests" not in path.parts:
+            assert not emoji.search(path.read_text(errors="ignore")), path
+
+
+def _tracked() -> list[Path]:
+    folders = ("fleet", "workers", "balancer", "scripts", "docs", "nginx", "systemd", "deploy")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    return [path for path in [*files, ROOT / "README.md", ROOT / "CHANGELOG.md"] if "__pycache__" not in path.parts]
