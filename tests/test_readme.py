@@ -126,8 +126,8 @@ def test_installation_is_small(started: Clone) -> None:
 
 def test_what_was_run_leaves_no_trace_in_git(started: Clone) -> None:
     """Environment, logs and data are ignored; only the files that the README's commands name are new."""
-    status = subprocess.run(["git", "status", "--porcelain", "data", ".venv"], cwd=started.folder, capture_output=True)
-    assert status.stdout == b""
+    command = ["git", "status", "--porcelain", "data", ".venv"]
+    assert subprocess.run(command, cwd=started.folder, capture_output=True, check=True).stdout == b""
 
 
 def test_start_on_chosen_gpus_runs(started: Clone) -> None:

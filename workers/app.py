@@ -40,6 +40,7 @@ def make_app(settings: WorkerSettings, engine: Engine) -> ASGIApp:
         lifespan=lifespan,
         docs_url="/docs" if settings.enable_docs else None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the worker's own address to a caller of the balancer
         openapi_url="/openapi.json" if settings.enable_docs else None,
     )
     metrics = WorkerMetrics(engine)

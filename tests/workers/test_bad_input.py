@@ -125,6 +125,8 @@ def test_unknown_path_and_method_have_the_error_shape(side: httpx2.Client) -> No
     """404 and 405 look like every other error."""
     assert refusal(side.get("/v1/nothing"))["code"] == "route_not_found"
     assert refusal(side.get("/v1/readyz"))["code"] == "route_not_found"
+    assert refusal(side.get("/v1/models/"))["code"] in ("route_not_found", "model_not_found")
+    assert refusal(side.get("/stats/"))["code"] == "route_not_found"
     assert refusal(side.get(SPEECH))["code"] == "method_not_allowed"
     assert refusal(side.delete("/health"))["code"] == "method_not_allowed"
     assert refusal(side.get("/v1/models/..%2f..%2fetc%2fpasswd"))["code"] in ("route_not_found", "model_not_found")
