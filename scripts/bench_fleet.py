@@ -113,7 +113,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 def memory(supervisor: int) -> dict[str, dict[str, float]]:
     """MiB of each process: resident, and its proportional share of what is shared."""
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     parent = psutil.Process(supervisor)
     for process in (parent, *parent.children(recursive=True)):
         command = " ".join(process.cmdline())
