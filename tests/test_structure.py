@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 
+import fleet
 from tests.running import ROOT
 
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
@@ -43,6 +45,14 @@ def test_serving_needs_nothing_heavy() -> None:
     names = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements/serve.lock").read_text(), re.MULTILINE))
     assert not names & {"torch", "torchaudio", "transformers", "chatterbox-tts", "scipy", "librosa", "numba"}
     assert len(names) < 50
+
+
+def test_version_is_told_once() -> None:
+    """The package's own version, the project's and the changelog's newest are the same."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert project == fleet.__version__ == newest[1]
 
 
 def test_locks_agree() -> None:

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 import fleet
 from fleet.asgi import Edge, error_response
 from fleet.errors import FleetError, InternalError
-from fleet.framework_errors import from_http, from_validation
 from workers.api import listings, speech, system
+from workers.api.errors import from_http, from_validation
 from workers.api.state import Worker
 from workers.engine.base import Engine
 from workers.metrics import WorkerMetrics
