@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.contract import AudioFormat, SpeechRequest, VoiceList, WorkerHealth
-from tests.running import RunningFleet
+from tests.running import RunningFleet, wait_for
 from tests.sound import decode, loudness
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it speaks again."
@@ -110,7 +110,7 @@ def test_metrics_parse_and_count(side: httpx2.Client) -> None:
 
     before = total()
     side.post("/synthesize", json={"text": "Count me."})
-    assert total() >= before + 1
+    wait_for(lambda: total() >= before + 1, 5)  # counted just after the last byte has left
 
 
 def test_balancer_tells_what_speaks_behind_it(http: httpx2.Client, fleet: RunningFleet) -> None:
