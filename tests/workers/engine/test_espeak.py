@@ -18,6 +18,7 @@ from fleet.errors import NothingToSpeak, Overloaded, SynthesisFailed
 from tests.running import wait_for
 from workers.engine.base import Job, Samples, SamplingParameters
 from workers.engine.espeak import EspeakEngine
+from workers.engine.espeak.library import EspeakProcess, Turn
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -199,6 +200,31 @@ async def test_crash_of_the_library_costs_one_job() -> None:
                 async for _ in sound:
                     pass
         assert np.array_equal(expected, await heard(engine, job()))
+    finally:
+        engine.close()
+
+
+async def test_rest_of_a_broken_off_turn_is_never_heard_as_the_next_one() -> None:
+    """When a turn is not read to its end, for whatever reason, the following one is exactly as ever."""
+    process = EspeakProcess()
+    turn = Turn(TEXT * 5, voice="en-us", pitch=50, range=50, rate=175, pause=False)
+    expected = np.concatenate(list(process.speak(turn)))
+    broken_off = process.speak(turn)
+    next(broken_off)
+    broken_off.close()
+    assert np.array_equal(expected, np.concatenate(list(process.speak(turn))))
+    process.close()
+
+
+async def test_hung_library_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A speaking process that stops answering costs one job, and the next one speaks."""
+    monkeypatch.setattr("workers.engine.espeak.library._STALL_S", 0.5)
+    engine = EspeakEngine()
+    try:
+        os.kill(engine._process.pid, signal.SIGSTOP)
+        with pytest.raises(SynthesisFailed):
+            await heard(engine, job())
+        assert len(await heard(engine, job()))
     finally:
         engine.close()
 

@@ -27,6 +27,23 @@ def test_nothing_is_lost_and_no_piece_is_too_long(text: str, limit: int) -> None
     assert "".join("".join(pieces).split()) == "".join(text.split())
 
 
+@given(
+    pieces=st.lists(st.sampled_from(["你好。", "Hello there. ", "word ", "a", "\n\n", '"(', "…", "? "]), max_size=3000)
+)
+def test_windows_do_not_show(pieces: list[str]) -> None:
+    """A text of many windows is cut as one of a single window is, and nothing is lost between two."""
+    text = "".join(pieces)
+    found = "".join("".join(split(text, language="en", limit=100)).split())
+    assert found == "".join(text.split())
+
+
+def test_sentence_across_two_windows_stays_whole() -> None:
+    """A window's end is not a sentence's end."""
+    text = "Short one here. " * 124 + "This sentence begins in one window and ends in another. " + "And so on. " * 50
+    assert "This sentence begins in one window and ends in another." in " ".join(split(text, language="en", limit=60))
+    assert "This sentence begins in one window and ends in another." in split(text, language="en", limit=60)
+
+
 @given(text=st.text(max_size=200))
 def test_control_characters_never_reach_an_engine(text: str) -> None:
     """Only the line break survives, and the length stays."""

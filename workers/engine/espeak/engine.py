@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import closing
 
 import numpy as np
 import soxr
@@ -181,16 +182,19 @@ class EspeakEngine:
             self._finish(speech, None)
             return
         if speech.turns:
-            for samples in self._process.speak(speech.turns.popleft()):
-                if not speech.cancelled:
+            with closing(self._process.speak(speech.turns.popleft())) as sound:
+                for samples in sound:
                     self._deliver(speech, speech.resampler.resample_chunk(samples.astype(np.float32) / 32768))
         if not speech.turns:
             self._deliver(speech, speech.resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._finish(speech, None if speech.heard else NothingToSpeak(_NO_SOUND))
 
     def _deliver(self, speech: _Speech, samples: Samples) -> None:
-        """Hand sound to the job's reader; leading silence is held back until it is known to lead to something."""
-        if not len(samples):
+        """Hand sound to the job's reader; leading silence is held back until it is known to lead to something.
+
+        A cancelled job's turn is read to its end and dropped here: that takes less than starting the process anew.
+        """
+        if speech.cancelled or not len(samples):
             return
         if not speech.heard:
             speech.silence.append(samples)

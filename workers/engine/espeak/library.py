@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,8 +38,12 @@ class Turn:
     pause: bool
 
 
+class _TurnLost(Exception):
+    """A turn failed in its fork; the process that forks lives on."""
+
+
 class _ProcessLost(Exception):
-    """The speaking process died or hung, as against a turn that failed in a fork of it."""
+    """The speaking process itself died or hung."""
 
 
 class EspeakProcess:
@@ -74,34 +78,41 @@ class EspeakProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def speak(self, turn: Turn) -> Iterator[npt.NDArray[np.int16]]:
-        """The turn's samples as espeak makes them. Must be read to its end before the next turn.
+    def speak(self, turn: Turn) -> Generator[npt.NDArray[np.int16], None, None]:
+        """The turn's samples as espeak makes them. To be closed by whoever does not read it to its end.
 
         Raises `SynthesisFailed` when the turn crashed or hung; the next turn works all the same.
         """
-        request = json.dumps(asdict(turn)).encode() + b"\n"
-        try:
-            self._send(request)
-        except BrokenPipeError:  # It died while idle; the turn has not begun, so it loses nothing.
+        if self._process.poll() is not None:  # It died while idle; the turn has not begun, so it loses nothing.
             self._restart()
-            self._send(request)
+        in_step = False
         try:
+            self._send(json.dumps(asdict(turn)).encode() + b"\n")
             while frame := self._read_frame():
                 yield np.frombuffer(frame, np.int16)
-        except _ProcessLost as lost:
-            self._restart()
+            in_step = True
+        except _TurnLost as lost:
+            in_step = True
             raise SynthesisFailed(str(lost)) from None
+        except _ProcessLost as lost:
+            raise SynthesisFailed(str(lost)) from None
+        finally:
+            if not in_step:  # What is left of this turn must never be heard as the next one.
+                self._restart()
 
     def _send(self, request: bytes) -> None:
         assert self._process.stdin is not None
-        while request:
-            request = request[self._process.stdin.write(request) :]
+        try:
+            while request:
+                request = request[self._process.stdin.write(request) :]
+        except BrokenPipeError:
+            raise _ProcessLost("the embedded voice died") from None
 
     def _read_frame(self) -> bytes:
         """The next frame, or nothing at the end of a turn."""
         length = FRAME_LENGTH.unpack(self._read(FRAME_LENGTH.size))[0]
         if length == TURN_FAILED:
-            raise SynthesisFailed("the embedded voice crashed on this text")
+            raise _TurnLost("the embedded voice crashed on this text")
         return b"" if length == TURN_ENDED else self._read(length)
 
     def _read(self, count: int) -> bytes:
