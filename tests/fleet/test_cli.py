@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
-import time
 import wave
 from pathlib import Path
 
 import pytest
 
 from fleet.contract import AudioFormat
-from tests.running import ROOT, RunningFleet
+from tests.running import ROOT, RunningFleet, wait_for
 from tests.sound import decode, loudness
+from tests.terminal import OnTerminal
 
 COMMAND = [sys.executable, "-P", "-c", "from fleet.cli import app; app()"]
 
@@ -135,55 +134,22 @@ def test_status_shows_each_worker(fleet: RunningFleet, tmp_path: Path) -> None:
         assert word in ended.stdout.decode()
 
 
+def on_terminal(fleet: RunningFleet, cwd: Path, *arguments: str) -> OnTerminal:
+    environment = {"FLEET_URL": fleet.url, "PYTHONPATH": str(ROOT)}
+    return OnTerminal([*COMMAND, *arguments], cwd=cwd, environment=environment)
+
+
 def test_status_watch_refreshes_until_interrupted(fleet: RunningFleet, tmp_path: Path) -> None:
     """On a terminal the table is drawn again and again, and Ctrl-C ends it with code 0."""
-    main, side = pty.openpty()
-    environment = {**os.environ, "FLEET_URL": fleet.url, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen(
-        [*COMMAND, "status", "--watch", "--interval", "0.2"],
-        cwd=tmp_path,
-        env=environment,
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        start_new_session=True,
-        preexec_fn=_take_terminal,  # noqa: PLW1509 - the child must own the terminal to be sent Ctrl-C by it
-    )
-    os.close(side)
-    drawn = b""
-    deadline = time.monotonic() + 20
-    while drawn.count(b"of 2 ready") < 3 and time.monotonic() < deadline:
-        drawn += os.read(main, 4096)
-    os.write(main, b"\x03")
-    assert process.wait(10) == 0
-    assert drawn.count(b"of 2 ready") >= 3
-    os.close(main)
-
-
-def _take_terminal() -> None:
-    import fcntl  # noqa: PLC0415 - runs between fork and exec
-    import termios  # noqa: PLC0415
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    terminal = on_terminal(fleet, tmp_path, "status", "--watch", "--interval", "0.2")
+    wait_for(lambda: terminal.shown.count(b"of 2 ready") >= 3)
+    terminal.press(b"\x03")
+    assert terminal.wait() == 0
 
 
 def test_progress_is_shown_on_a_terminal(fleet: RunningFleet, tmp_path: Path) -> None:
     """While a long text is spoken, the terminal shows how many seconds have come."""
-    main, side = pty.openpty()
-    environment = {**os.environ, "FLEET_URL": fleet.url, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen(
-        [*COMMAND, "say", "Hello there, this is long. " * 300, "-o", "x.wav"],
-        cwd=tmp_path,
-        env=environment,
-        stderr=side,
-    )
-    os.close(side)
-    drawn = b""
-    while process.poll() is None or b"wrote" not in drawn:
-        try:
-            drawn += os.read(main, 4096)
-        except OSError:
-            break
-    assert process.wait(20) == 0
-    assert b"s of sound" in drawn
-    os.close(main)
+    terminal = on_terminal(fleet, tmp_path, "say", "Hello there, this is long. " * 300, "-o", "x.wav")
+    assert terminal.wait() == 0
+    assert b"s of sound" in terminal.shown
+    assert b"wrote x.wav" in terminal.shown
