@@ -25,7 +25,7 @@ class Worker:
     readiness: ReadinessCheck
 
 
-def _of_request(request: Request) -> Worker:
+async def _of_request(request: Request) -> Worker:  # async, or FastAPI would run it in a thread
     return cast(Worker, request.app.state.worker)
 
 
