@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2
+import structlog
 from pydantic import ValidationError
 
 from balancer.pool import State, Worker, WorkerPool
 from fleet.contract import WorkerHealth
+
+log = structlog.get_logger()
 
 _JITTER = 0.2
 """Share of the interval by which probes differ, so that many balancers do not ask all at once."""
@@ -41,7 +44,11 @@ class HealthMonitor:
 
     async def _watch(self, worker: Worker) -> None:
         while True:
-            await self.probe(worker)
+            try:
+                await self.probe(worker)
+            except Exception:
+                log.exception("probe_crashed", worker=worker.name)
+                worker.probe_failed("the balancer could not probe it; its log says more")
             pause_s = (
                 self._interval_s if worker.state is not State.starting else min(self._interval_s, _STARTING_PAUSE_S)
             )

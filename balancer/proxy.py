@@ -10,7 +10,6 @@ import time
 from contextlib import AsyncExitStack
 
 import httpx2
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
@@ -18,7 +17,7 @@ from balancer.metrics import BalancerMetrics
 from balancer.pool import Worker, WorkerPool
 from balancer.settings import BalancerSettings
 from balancer.upstream import Call, Reply, TryAnother, describe, open_reply
-from fleet.asgi import ClientGone, CutShort, while_client_stays
+from fleet.asgi import ClientGone, CutShort, read_body, while_client_stays
 from fleet.errors import FleetError
 
 _KEEPALIVE_EXPIRY_S = 20
@@ -46,7 +45,7 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         passage = _Passage()
         try:
-            call = Call.of(scope, await Request(scope, receive).body())
+            call = Call.of(scope, await read_body(receive))
             await while_client_stays(receive, self._relay(call, passage, send))
         except ClientGone:
             passage.outcome = "client_gone"
@@ -108,7 +107,7 @@ class _Passage:
 
     def __init__(self) -> None:
         self.tried: list[Worker] = []
-        self.outcome = "ok"
+        self.outcome = "failed"  # until something better is known
         self._began_at = time.monotonic()
 
     @property

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from balancer.pool import Worker
 from fleet.contract import REQUEST_ID_HEADER
-from fleet.errors import FleetError, UpstreamFailed, UpstreamTimeout
+from fleet.errors import FleetError, RouteNotFound, UpstreamFailed, UpstreamTimeout
 
 log = structlog.get_logger()
 
@@ -49,6 +49,7 @@ class Call:
 
     @staticmethod
     def of(scope: Scope, body: bytes) -> Call:
+        _refuse_odd_path(scope["path"])
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         headers = [(name, value) for name, value in scope["headers"] if name not in _NOT_PASSED_ON]
         headers.append((_REQUEST_ID, scope["state"]["request_id"].encode()))
@@ -98,6 +99,12 @@ async def open_reply(
             yield Reply(worker, response.status_code, _headers_back(response, worker), first, rest)
         finally:
             await response.aclose()
+
+
+def _refuse_odd_path(path: str) -> None:
+    """A target that names no path, or climbs out of the one it names: workers' own routes are not to be reached so."""
+    if not path.startswith("/") or not {".", ".."}.isdisjoint(path.split("/")):
+        raise RouteNotFound(f"there is nothing at {path}")
 
 
 def describe(error: httpx2.HTTPError) -> str:

@@ -86,6 +86,7 @@ class _Exchange:
         self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
         self._headers = Headers(scope=scope)
         self._body_bytes = 0
+        self._body_deadline: float | None = None
         # A request without a body is complete from the start; HTTP/1.1 announces one by either of these.
         self._body_complete = (
             self._headers.get("content-length", "0") == "0" and "transfer-encoding" not in self._headers
@@ -113,8 +114,10 @@ class _Exchange:
     async def receive(self) -> Message:
         if self._body_complete:  # What comes next is the caller's leaving, however long that takes.
             return await self._receive()
+        if self._body_deadline is None:
+            self._body_deadline = asyncio.get_running_loop().time() + self._body_timeout_s
         try:
-            async with asyncio.timeout(self._body_timeout_s):
+            async with asyncio.timeout_at(self._body_deadline):
                 message = await self._receive()
         except TimeoutError:
             raise RequestTimeout(f"the body did not arrive within {self._body_timeout_s:g} s") from None
@@ -176,6 +179,18 @@ class _Exchange:
 
 
 _UNLOGGED = {"/health", "/ready", "/metrics", "/stats"}
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body. Raises `ClientGone` when the caller leaves before its end."""
+    pieces = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(pieces)
 
 
 async def while_client_stays(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

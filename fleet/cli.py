@@ -67,9 +67,9 @@ def say(
             path = output or _free_name(request.text, audio_format)
             _save(speech.pieces, path, audio_format)
             ignored = speech.headers.get("x-ignored-parameters")
-        _err.print(f"wrote {path}", highlight=False)
+        _tell(f"wrote {path}")
         if ignored:
-            _err.print(f"not honoured by this engine: {ignored}", highlight=False)
+            _tell(f"not honoured by this engine: {ignored}")
 
 
 @app.command()
@@ -108,13 +108,15 @@ def _errors_told() -> Iterator[None]:
     try:
         yield
     except FleetError as error:
-        _err.print(f"error: {error.message}", highlight=False, markup=False, soft_wrap=True)
+        _tell(f"error: {error.message}")
         raise typer.Exit(1) from None
     except OSError as error:
-        _err.print(
-            f"error: {error.filename or 'output'}: {error.strerror}", highlight=False, markup=False, soft_wrap=True
-        )
+        _tell(f"error: {error.filename or 'output'}: {error.strerror}")
         raise typer.Exit(1) from None
+
+
+def _tell(line: str) -> None:
+    _err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _request(**fields: object) -> SynthesisRequest:
@@ -193,13 +195,16 @@ def _with_progress(pieces: Iterator[bytes], audio_format: AudioFormat) -> Iterat
 
 def _status_table(stats: FleetStats) -> Table:
     totals = stats.totals
+    devices = sorted({worker.health.device for worker in stats.workers if worker.health is not None})
     table = Table(
         box=SIMPLE_HEAD,
-        title=f"{totals.ready} of {totals.workers} ready, {totals.requests} requests, {totals.retries} tried again",
+        title=f"{totals.ready} of {totals.workers} ready ({', '.join(devices) or 'no device'}), "
+        f"{totals.requests} requests, {totals.retries} tried again",
     )
-    for name in ("worker", "state", "model"):
-        table.add_column(name, overflow="fold")
-    for name in ("busy", "queued", "done", "failed", "rtf", "ttfa", "memory"):
+    table.add_column("worker", no_wrap=True)
+    table.add_column("state", overflow="fold")
+    table.add_column("model", no_wrap=True)
+    for name in ("busy", "done", "failed", "rtf", "ttfa", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for worker in stats.workers:
         table.add_row(*_status_row(worker))
@@ -208,18 +213,15 @@ def _status_table(stats: FleetStats) -> Table:
 
 def _status_row(worker: WorkerStats) -> tuple[str, ...]:
     state = worker.state if worker.reason is None else f"{worker.state}: {worker.reason}"
-    done = worker.requests - worker.in_flight
+    counts = (str(worker.in_flight), str(worker.requests - worker.in_flight), str(worker.failures))
     health = worker.health
     if health is None:
-        return (worker.name, state, "-", str(worker.in_flight), "-", str(done), str(worker.failures), "-", "-", "-")
+        return (worker.name, state, "-", *counts, "-", "-", "-")
     return (
         worker.name,
         state,
-        f"{health.model} ({health.device})",
-        str(worker.in_flight),
-        str(health.queued_jobs),
-        str(done),
-        str(worker.failures),
+        health.model,
+        *counts,
         "-" if health.rtf is None else f"{health.rtf:.3f}",
         "-" if health.ttfa_s is None else f"{health.ttfa_s * 1000:.0f} ms",
         f"{health.memory_bytes / 2**20:.0f} MiB",

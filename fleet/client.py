@@ -37,7 +37,8 @@ class FleetClient:
     """
 
     def __init__(self, url: str | None = None) -> None:
-        self.url = (url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
+        address = (url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
+        self.url = address if "://" in address else f"http://{address}"
         timeout = httpx2.Timeout(_SILENCE_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
         self._client = httpx2.Client(timeout=timeout, trust_env=False)
 

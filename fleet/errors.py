@@ -24,6 +24,7 @@ FleetError
 │   ├── InternalError            500 internal_error
 │   ├── SynthesisFailed          500 synthesis_failed
 │   ├── UpstreamFailed           502 upstream_failed
+│   ├── EngineLost               503 engine_lost
 │   ├── NotReady                 503 not_ready
 │   ├── Unreachable              503 unreachable
 │   └── UpstreamTimeout          504 upstream_timeout
@@ -186,6 +187,13 @@ class SynthesisFailed(ServiceError):
 class UpstreamFailed(ServiceError):
     code = "upstream_failed"
     status = 502
+
+
+class EngineLost(ServiceError):
+    """The engine died, hung or is shutting down while it had this job; another worker can still serve it."""
+
+    code = "engine_lost"
+    status = 503
 
 
 class NotReady(ServiceError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -14,52 +14,17 @@ from collections.abc import Callable
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fleet.errors import HeadersTooLarge, PortInUse, StartupError
+from fleet.errors import PortInUse, StartupError
+from fleet.http_protocol import BoundedHttpProtocol
 
 log = structlog.get_logger()
 
 KEEP_ALIVE_S = 75
 """Longer than any client's idle expiry in front of us, so that we never close a connection it is about to use."""
 
-HEADER_LIMIT = 64 * 1024
-"""Bytes a request's line and headers may take together; httptools itself sets no bound."""
-
 LIFELINE_VARIABLE = "FLEET_LIFELINE_FD"
 """Names the file descriptor whose end of file tells a child that its supervisor has died."""
-
-
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, refusing a head above `HEADER_LIMIT` with 431."""
-
-    _head_bytes = 0
-    _in_head = True
-
-    def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > HEADER_LIMIT and not self.transport.is_closing():
-            self._refuse_head()
-
-    def on_headers_complete(self) -> None:
-        self._in_head, self._head_bytes = False, 0
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._in_head = True
-
-    def _refuse_head(self) -> None:
-        error = HeadersTooLarge(f"the request line and headers may hold at most {HEADER_LIMIT} bytes")
-        body = json.dumps(error.body(None)).encode()
-        head = (
-            f"HTTP/1.1 {error.status} Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self.transport.close()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -86,6 +51,7 @@ def serve(make_app: Callable[[], ASGIApp], *, host: str, port: int, shutdown_tim
     """
     listener = bind(host, port)
     _follow_lifeline()
+    _allow_many_connections()
     config = uvicorn.Config(
         make_app(),
         http=BoundedHttpProtocol,
@@ -117,3 +83,10 @@ def _follow_lifeline() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit on descriptors to the hard one: every stream takes one or two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet.errors import InvalidSettings
@@ -37,5 +37,15 @@ class ProcessSettings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             field = str(first["loc"][0])
-            name = next((variable for variable, owner in variables.items() if owner == field), field)
-            raise InvalidSettings(f"{name}: {first['msg']} (got {first['input']!r})") from None
+            raise InvalidSettings(f"{cls._given_as(field)}: {first['msg']} (got {first['input']!r})") from None
+
+    @classmethod
+    def _given_as(cls, found: str) -> str:
+        """The variable that the person has set, for a field or one of its names as pydantic tells it."""
+        present = {name.upper() for name in os.environ}
+        for variable, field in cls.variables().items():
+            alias = cls.model_fields[field].validation_alias
+            names = [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [variable]
+            if found.upper() in (field.upper(), *names):
+                return next((name for name in names if name in present), variable)
+        return found

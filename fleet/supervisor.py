@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.errors import ChildDied
+from fleet.errors import ChildDied, InvalidSettings
 from fleet.server import LIFELINE_VARIABLE
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
@@ -100,11 +100,18 @@ class Child:
 class Supervisor:
     """The children of one fleet, in the order they are started; they are asked to stop from the last to the first."""
 
-    def __init__(self, programs: Sequence[Program], log_directory: Path) -> None:
-        log_directory.mkdir(parents=True, exist_ok=True)
+    def __init__(self, log_directory: Path) -> None:
+        self._log_directory = log_directory
         self._children: list[Child] = []
-        for program in programs:
-            self._children.append(Child(program, log_directory / f"{program.name}.log"))
+
+    def start(self, programs: Sequence[Program]) -> None:
+        """Raises `InvalidSettings` when the log files cannot be written."""
+        try:
+            self._log_directory.mkdir(parents=True, exist_ok=True)
+            for program in programs:
+                self._children.append(Child(program, self._log_directory / f"{program.name}.log"))
+        except OSError as error:
+            raise InvalidSettings(f"cannot write logs to {self._log_directory}: {error.strerror}") from None
 
     def require_alive(self) -> None:
         """Raise `ChildDied` with the last words of the first child that has ended."""

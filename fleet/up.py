@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import os
 import signal
 import sys
 import time
@@ -32,6 +33,9 @@ _START_LIMIT_S = 900.0
 _STOP_GRACE_S = 15.0
 _TICK_S = 0.1
 
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Past whatever proxy the environment names: our own children are asked directly."""
+
 
 class _Stopped(BaseException):
     """A signal asked us to end; raised wherever the main thread happens to be."""
@@ -57,8 +61,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/up", description="Start the whole fleet on this machine.")
     parser.add_argument("--port", type=int, default=_DEFAULT_PORT, help="the balancer's port; workers follow 5 above")
     parser.add_argument("--workers", type=int, help="how many; default: one per GPU, or two on the CPU")
-    parser.add_argument("--engine", choices=("auto", "espeak", "chatterbox"), default="auto")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    # What the environment sets holds unless a flag says otherwise.
+    engine, device = (os.environ.get(f"CHATTERBOX_{name}", "auto") for name in ("ENGINE", "DEVICE"))
+    parser.add_argument("--engine", choices=("auto", "espeak", "chatterbox"), default=engine)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=device)
     parser.add_argument("--data", type=Path, default=Path("data"), help="where the fleet keeps its files and logs")
     parser.add_argument("--checkpoint", type=Path, help="directory of the Chatterbox model")
     options = parser.parse_args(arguments)
@@ -90,8 +96,9 @@ def _run(options: argparse.Namespace) -> None:
     worker_ports = [int(program.environment["CHATTERBOX_PORT"]) for program in programs[:-1]]
     for port in (options.port, *worker_ports):
         bind(_HOST, port).close()
-    supervisor = Supervisor(programs, options.data / "logs")
+    supervisor = Supervisor(options.data / "logs")
     try:
+        supervisor.start(programs)
         stats = _wait_until_ready(supervisor, options.port, len(worker_ports))
         print(_announcement(stats, options), flush=True)
         while True:
@@ -139,7 +146,7 @@ def _wait_until_ready(supervisor: Supervisor, port: int, workers: int) -> FleetS
 
 def _stats(port: int) -> FleetStats | None:
     try:
-        with urllib.request.urlopen(f"http://{_HOST}:{port}/stats", timeout=2) as answer:
+        with _DIRECT.open(f"http://{_HOST}:{port}/stats", timeout=2) as answer:
             return FleetStats.model_validate(json.load(answer))
     except (OSError, urllib.error.URLError, ValidationError):
         return None

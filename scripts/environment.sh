@@ -1,6 +1,6 @@
-# Sourced by the other scripts, not run. `make_environment DIR LOCK` makes a virtual environment that holds exactly
-# what requirements/LOCK.lock lists, checked against its hashes, and this project itself; it returns at once when the
-# environment is already so.
+# Sourced by the other scripts, not run. `make_environment DIR LOCK` makes a virtual environment that holds what
+# requirements/LOCK.lock lists, checked against its hashes, and this project itself; it returns at once when that has
+# been done. Two at a time wait for each other.
 
 find_python() {
     local candidate
@@ -15,13 +15,22 @@ find_python() {
 }
 
 make_environment() {
+    (
+        if command -v flock >/dev/null; then
+            flock 9
+        fi
+        install_environment "$@" 9>&-
+    ) 9>"$1.lock"
+}
+
+install_environment() {
     local directory=$1 lock=$2 wanted python
     python=$(find_python) || return 1
     wanted="$lock $(cat "requirements/$lock.lock" requirements/bootstrap.lock pyproject.toml | cksum) $PWD"
     if [ "$(cat "$directory/.complete" 2>/dev/null)" = "$wanted" ]; then
         return 0
     fi
-    echo "installing into $directory (only when something changed)" >&2
+    echo "installing into $directory" >&2
     rm -f "$directory/.complete"
     if ! "$directory/bin/python" -m pip --version >/dev/null 2>&1; then
         rm -rf "$directory"

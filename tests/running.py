@@ -156,7 +156,14 @@ class RunningBalancer(_RunningServer):
 
 
 def in_flight(fleet: RunningFleet) -> int:
-    """Requests counted as running anywhere: the balancer's gauge and every worker's engine."""
-    stats = fleet.stats()
-    busy = sum(httpx2.get(f"{url}/health", trust_env=False).json()["running_jobs"] for url in fleet.worker_urls())
-    return stats.totals.in_flight + int(busy)
+    """Requests counted anywhere, running or waiting: the balancer's gauge and every worker's engine.
+
+    A readiness trial counts too, for some milliseconds: to be waited for, not asserted at once.
+    """
+    return fleet.stats().totals.in_flight + sum(sum(jobs(url)) for url in fleet.worker_urls())
+
+
+def jobs(worker_url: str) -> tuple[int, int]:
+    """A worker's running and queued jobs at this moment."""
+    health = httpx2.get(f"{worker_url}/health", trust_env=False).json()
+    return int(health["running_jobs"]), int(health["queued_jobs"])

@@ -43,14 +43,14 @@ def make_app(settings: WorkerSettings, engine: Engine) -> ASGIApp:
         redirect_slashes=False,  # a redirect would name the worker's own address to a caller of the balancer
         openapi_url="/openapi.json" if settings.enable_docs else None,
     )
-    metrics = WorkerMetrics(engine)
+    metrics, readiness = WorkerMetrics(engine), ReadinessCheck(engine)
     api.state.worker = Worker(
         settings=settings,
         engine=engine,
         voices=VoiceCatalogue(engine.capabilities.voices),
         metrics=metrics,
-        synthesis=Synthesis(engine, metrics),
-        readiness=ReadinessCheck(engine),
+        synthesis=Synthesis(engine, metrics, readiness),
+        readiness=readiness,
     )
     for router in (speech.router, listings.router, system.router):
         api.include_router(router)

@@ -12,6 +12,8 @@ from workers.engine.base import Engine, Job
 
 _PROOF_LASTS_S = 5.0
 _TRIAL_TIMEOUT_S = 5.0
+_LONGEST_SILENCE_S = 2.0
+"""A busy engine that has made no sound for longer is not taken at its word."""
 
 
 class ReadinessCheck:
@@ -22,15 +24,20 @@ class ReadinessCheck:
         self._proved_at = float("-inf")
         self._trial = asyncio.Lock()
 
+    def doubt(self) -> None:
+        """A synthesis has failed for a reason of ours: the last proof counts no more."""
+        self._proved_at = float("-inf")
+
     async def check(self) -> Readiness:
         status = self._engine.status()
         if not status.ready:
             return Readiness(ready=False, reason=status.reason)
         async with self._trial:
-            if time.monotonic() - self._proved_at < _PROOF_LASTS_S:
-                return Readiness(ready=True)
-            if status.running_jobs:  # A busy engine is not a dead one, and its jobs are the better proof.
-                return Readiness(ready=True)
+            status = self._engine.status()
+            if status.silent_s > _LONGEST_SILENCE_S:
+                return Readiness(ready=False, reason=f"the engine has made no sound for {status.silent_s:.0f} s")
+            if status.running_jobs or time.monotonic() - self._proved_at < _PROOF_LASTS_S:
+                return Readiness(ready=True)  # A busy engine is not a dead one: its jobs are the better proof.
             return await self._try()
 
     async def _try(self) -> Readiness:

@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fleet.contract import SAMPLE_RATE
-from fleet.errors import FleetError, NothingToSpeak
+from fleet.errors import EngineLost, FleetError, InternalError, NothingToSpeak
 from workers.encoders import Encoder, encoder_for
 from workers.engine.base import Engine, Job, Samples
 from workers.metrics import WorkerMetrics
+from workers.readiness import ReadinessCheck
 from workers.resolution import Speech
 from workers.tempo import Tempo
 
@@ -20,9 +21,10 @@ from workers.tempo import Tempo
 class Synthesis:
     """Speaks through one engine and measures what it does."""
 
-    def __init__(self, engine: Engine, metrics: WorkerMetrics) -> None:
+    def __init__(self, engine: Engine, metrics: WorkerMetrics, readiness: ReadinessCheck) -> None:
         self._engine = engine
         self._metrics = metrics
+        self._readiness = readiness
 
     async def audio(self, speech: Speech) -> AsyncGenerator[bytes, None]:
         """The encoded sound as it is made; closing the generator cancels the job.
@@ -42,6 +44,8 @@ class Synthesis:
             raise NothingToSpeak(error.message, param=speech.text_field) from None
         except FleetError as error:
             outcome = error.code
+            if isinstance(error, EngineLost | InternalError):
+                self._readiness.doubt()
             raise
         finally:
             self._metrics.in_flight.dec()

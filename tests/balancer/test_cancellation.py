@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import socket
 
+import httpx2
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.running import RunningFleet, in_flight, wait_for
+from tests.running import RunningFleet, in_flight, jobs, wait_for
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 200
 
@@ -45,9 +47,9 @@ def test_caller_gone_before_headers_frees_everything(fleet: RunningFleet) -> Non
 
 def test_slow_reader_holds_bounded_memory(fleet: RunningFleet) -> None:
     """Readers that stop reading hold their jobs back instead of filling the server with sound."""
-    connections = [open_request(fleet.port) for _ in range(10)]
     before = _memory(fleet)
-    wait_for(lambda: _running(fleet) == 0, 10)
+    connections = [open_request(fleet.port) for _ in range(10)]
+    wait_for(lambda: [jobs(url) for url in fleet.worker_urls()] == [(0, 5), (0, 5)], 20)
     assert _memory(fleet) - before < 150 * 2**20
     for connection in connections:
         connection.close()
@@ -69,10 +71,22 @@ def test_descriptors_return_to_their_baseline(fleet: RunningFleet) -> None:
     wait_for(lambda: descriptors() <= before + 4, 30.0)
 
 
-def _running(fleet: RunningFleet) -> int:
-    stats = fleet.stats()
-    return sum(worker.health.running_jobs for worker in stats.workers if worker.health is not None)
-
-
 def _memory(fleet: RunningFleet) -> int:
     return sum(int(psutil.Process(process.pid).memory_info().rss) for process in fleet.descendants())
+
+
+def test_caller_gone_in_its_body_is_no_failure_and_no_success(fleet: RunningFleet) -> None:
+    """Half a body and a close are counted as a caller gone, not as a request served or an error of ours."""
+
+    def gone() -> float:
+        families = text_string_to_metric_families(httpx2.get(f"{fleet.url}/metrics", trust_env=False).text)
+        samples = [
+            sample for family in families for sample in family.samples if sample.name == "balancer_requests_total"
+        ]
+        return sum(sample.value for sample in samples if sample.labels["outcome"] == "client_gone")
+
+    before, failures = gone(), fleet.stats().totals.failures
+    with socket.create_connection(("127.0.0.1", fleet.port)) as connection:
+        connection.sendall(b"POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+    wait_for(lambda: gone() == before + 1, 5)
+    assert fleet.stats().totals.failures == failures

@@ -22,7 +22,7 @@ def run(
     fleet: RunningFleet | str, cwd: Path, *arguments: str, given: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     url = fleet if isinstance(fleet, str) else fleet.url
-    environment = {**os.environ, "FLEET_URL": url, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    environment = {**os.environ, "FLEET_URL": url, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
     return subprocess.run(
         [*COMMAND, *arguments], cwd=cwd, env=environment, capture_output=True, timeout=60, check=False, input=given
     )
@@ -110,6 +110,18 @@ def test_nobody_there_is_said(tmp_path: Path) -> None:
         assert b"nothing answers at http://127.0.0.1:1" in ended.stderr
 
 
+def test_odd_file_name_is_told_as_it_is(fleet: RunningFleet, tmp_path: Path) -> None:
+    """Brackets are no markup, and a long name is not broken over lines."""
+    name = "[red]" + "long" * 40 + ".wav"
+    assert f"wrote {name}\n".encode() in run(fleet, tmp_path, "say", "Hi.", "-o", name).stderr
+    assert (tmp_path / name).exists()
+
+
+def test_address_without_a_scheme_is_understood(fleet: RunningFleet, tmp_path: Path) -> None:
+    """`FLEET_URL=host:port` means HTTP."""
+    assert run(f"127.0.0.1:{fleet.port}", tmp_path, "voices").returncode == 0
+
+
 def test_wrong_address_is_said(tmp_path: Path, fleet: RunningFleet) -> None:
     """An address that is none, and a worker's address where the balancer's is meant."""
     assert run("nonsense", tmp_path, "status").returncode == 1
@@ -130,7 +142,7 @@ def test_status_shows_each_worker(fleet: RunningFleet, tmp_path: Path) -> None:
     """One row a worker with its state and figures."""
     ended = run(fleet, tmp_path, "status")
     assert ended.returncode == 0
-    for word in ("2 of 2 ready", "worker-0", "worker-1", "espeak-ng-1.52.0 (cpu)", "MiB"):
+    for word in ("2 of 2 ready (cpu)", "worker-0", "worker-1", "espeak-ng-1.52.0", "MiB"):
         assert word in ended.stdout.decode()
 
 

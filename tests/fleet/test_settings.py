@@ -51,6 +51,13 @@ def test_unprefixed_names_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert WorkerSettings.from_environment().port == 6124
 
 
+def test_wrong_unprefixed_setting_is_named_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable in the message is the one the person set."""
+    monkeypatch.setenv("LOG_LEVEL", "loud")
+    with pytest.raises(InvalidSettings, match=r"^LOG_LEVEL"):
+        WorkerSettings.from_environment()
+
+
 @pytest.mark.parametrize(
     ("module", "variable", "says"),
     [

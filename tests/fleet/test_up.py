@@ -86,12 +86,13 @@ def test_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
 )
 def test_child_that_cannot_start_ends_it_with_its_own_words(tmp_path: Path, flags: list[str], says: str) -> None:
     """A missing model or an impossible device is one line and a non-zero code, and nothing stays running."""
-    ended = up("--port", str(free_port()), "--data", str(tmp_path), "--workers", "1", *flags)
+    port = str(free_port())
+    ended = up("--port", port, "--data", str(tmp_path), "--workers", "1", *flags)
     assert ended.returncode == 1
     assert len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith("error: worker-0: ")
     assert says in ended.stderr
-    assert not [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(process.info)]
+    assert not [process.pid for process in psutil.process_iter() if _environment(process).get("BALANCER_PORT") == port]
 
 
 def test_second_fleet_on_the_same_data_is_refused(fleet: RunningFleet) -> None:
@@ -119,6 +120,30 @@ def test_unusable_data_directory_is_one_clear_line(tmp_path: Path) -> None:
     assert ended.stderr.startswith("error: --data ")
 
 
+def test_unwritable_log_directory_is_one_clear_line(tmp_path: Path) -> None:
+    """A file where the logs should go is told as such."""
+    (tmp_path / "logs").write_text("")
+    ended = up("--port", str(free_port()), "--data", str(tmp_path), "--engine", "espeak")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: cannot write logs to ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_proxy_in_the_environment_is_no_obstacle(tmp_path: Path) -> None:
+    """Nothing on this machine is asked through a proxy that the environment names."""
+    with RunningFleet(tmp_path, "--engine", "espeak", environment={"http_proxy": "http://127.0.0.1:9"}) as fleet:
+        assert httpx2.post(f"{fleet.url}/synthesize", json={"text": "Hi."}, trust_env=False).status_code == 200
+
+
+def test_environment_chooses_the_engine_unless_a_flag_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`CHATTERBOX_ENGINE` holds where no flag is given."""
+    monkeypatch.setenv("CHATTERBOX_ENGINE", "espeak")
+    assert plan(_parse([]))[0].environment["CHATTERBOX_ENGINE"] == "espeak"
+    assert (
+        plan(_parse(["--engine", "chatterbox", "--device", "cpu"]))[0].environment["CHATTERBOX_ENGINE"] == "chatterbox"
+    )
+
+
 def test_one_worker_per_gpu_each_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With three GPUs there are three workers, each seeing one; `--workers` more than GPUs share them in turn."""
     tool = tmp_path / "nvidia-smi"
@@ -134,6 +159,13 @@ def test_one_worker_per_gpu_each_pinned(tmp_path: Path, monkeypatch: pytest.Monk
     assert pinned("--workers", "4") == ["0", "1", "2", "0"]
     assert pinned("--device", "cpu") == [None, None]
     assert pinned("--engine", "espeak", "--workers", "1") == [None]
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
 
 
 def _health_pid(url: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -9,8 +10,12 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
 
-from tests.running import RunningFleet
+from fleet.http_protocol import BoundedHttpProtocol
+from fleet.server import bind
+from tests.running import RunningFleet, RunningWorker, free_port
 
 SPEECH = "/v1/audio/speech"
 JSON = {"content-type": "application/json"}
@@ -163,11 +168,113 @@ def test_whole_oversize_body_can_be_sent_and_the_answer_read(side: httpx2.Client
     assert answer.headers["connection"] == "close"
 
 
-def test_endless_headers_are_refused(side: httpx2.Client) -> None:
-    """A head above 64 KiB gets 431, so no header can fill the memory."""
-    with socket.create_connection(("127.0.0.1", _port(side)), timeout=5) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n" + b"x-padding: " + b"y" * 70_000)
-        assert connection.recv(4096).startswith(b"HTTP/1.1 431 ")
+def exchange(side: httpx2.Client, *parts: bytes) -> bytes:
+    """What comes back over a bare socket, up to the close or a pause of a second."""
+    with socket.create_connection(("127.0.0.1", _port(side)), timeout=1) as connection:
+        answer = b""
+        try:
+            for part in parts:
+                connection.sendall(part)
+            while piece := connection.recv(65536):
+                answer += piece
+        except (TimeoutError, ConnectionError):
+            pass
+        return answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        [b"GET /health HTTP/1.1\r\nhost: x\r\nx-padding: " + b"y" * 70_000],
+        [b"GET /health HTTP/1.1\r\nhost: x\r\nx-padding: " + b"y" * 70_000 + b"\r\n\r\n"],
+        [b"GET /health HTTP/1.1\r\n" + b"x-a: b\r\n" * 10_000 + b"\r\n"],
+    ],
+    ids=["endless", "complete", "many"],
+)
+def test_head_above_the_limit_is_refused(side: httpx2.Client, request_: list[bytes]) -> None:
+    """A head above 64 KiB gets 431 in the error shape, whether or not it ever ends."""
+    answer = exchange(side, *request_)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"headers_too_large" in answer
+    assert b"x-request-id: " in answer
+
+
+def test_trailers_are_bounded_and_are_no_headers(side: httpx2.Client) -> None:
+    """What follows a chunked body neither fills the memory nor passes for a header of the request."""
+    head = b"POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head += b"transfer-encoding: chunked\r\n\r\n"
+    answer = exchange(side, head, b"2\r\n{}\r\n0\r\nx-request-id: trailer\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 422 ")
+    assert b"x-request-id: trailer" not in answer
+    endless = exchange(side, head, b"2\r\n{}\r\n0\r\n", *[b"x1: y\r\n" * 1000] * 30)
+    assert not endless or endless.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"garbage\r\n\r\n", b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\r\n\r\n"]
+)
+def test_what_is_not_http_is_refused_in_the_error_shape(side: httpx2.Client, garbage: bytes) -> None:
+    """Even a request that cannot be read is answered as every other one."""
+    answer = exchange(side, garbage)
+    assert answer.startswith(b"HTTP/1.1 4")
+    body = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+    assert body["error"]["code"] in ("bad_request", "headers_too_large")
+    assert body["error"]["request_id"]
+
+
+@pytest.mark.parametrize("target", [b"*", b"/v1/../health", b"/v1/./test", b"/v1/%2e%2e/metrics", b"/.."])
+def test_target_that_climbs_is_not_found(side: httpx2.Client, target: bytes) -> None:
+    """No spelling of a path reaches a route that it does not name."""
+    method = b"OPTIONS" if target == b"*" else b"GET"
+    answer = exchange(side, method + b" " + target + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 404 "), answer
+
+
+def test_body_that_trickles_is_given_up() -> None:
+    """The time for a body is for the whole of it: a byte now and then does not extend it."""
+    with RunningWorker(free_port(0), body_timeout_s=1) as worker:
+        started_at = time.monotonic()
+        with socket.create_connection(("127.0.0.1", worker.port), timeout=10) as connection:
+            connection.sendall(
+                b"POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"content-length: 100\r\n\r\n"
+            )
+            connection.settimeout(0.2)
+            answer = b""
+            while not answer and time.monotonic() - started_at < 8:
+                connection.sendall(b" ")
+                try:
+                    answer = connection.recv(4096)
+                except TimeoutError:
+                    continue
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_head_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head gets its time from its first byte; then the connection is answered 408 and closed."""
+    monkeypatch.setattr("fleet.http_protocol.HEAD_TIMEOUT_S", 0.5)
+
+    async def application(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise AssertionError("no request is complete")
+
+    async def trickle() -> bytes:
+        config = uvicorn.Config(application, http=BoundedHttpProtocol, ws="none", lifespan="off", log_config=None)
+        server = uvicorn.Server(config)
+        listener = bind("127.0.0.1", free_port(0))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        answer = asyncio.create_task(reader.read())
+        for byte in b"GET / HTTP/1.1\r\nhost: x":
+            if answer.done():
+                break
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.1)
+        server.should_exit = True
+        await serving
+        writer.close()
+        return await answer
+
+    assert asyncio.run(trickle()).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize("given_id", ["a b", "x" * 65, "é", "a;b", ""])

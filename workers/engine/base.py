@@ -88,12 +88,16 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """What the engine is doing at this moment. `reason` says why it is not ready."""
+    """What the engine is doing at this moment.
+
+    `reason` says why it is not ready. `silent_s` is how long the running jobs have had no sound; 0 when none runs.
+    """
 
     ready: bool
     reason: str | None
     running_jobs: int
     queued_jobs: int
+    silent_s: float = 0.0
 
 
 class Engine(Protocol):
@@ -111,7 +115,8 @@ class Engine(Protocol):
     def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
         """The job's sound as it is made, at `capabilities.sample_rate`; closing the generator cancels the job.
 
-        Raises `Overloaded` when the engine is full, `NothingToSpeak` when the text has no sound, `SynthesisFailed`.
+        Raises `Overloaded` when the engine is full, `NothingToSpeak` when the text has no sound, `SynthesisFailed` when
+        the text cannot be spoken, `EngineLost` when another worker could.
         """
         ...
 

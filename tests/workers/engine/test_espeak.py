@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.errors import NothingToSpeak, Overloaded, SynthesisFailed
+from fleet.errors import EngineLost, NothingToSpeak, Overloaded
 from tests.running import wait_for
 from workers.engine.base import Job, Samples, SamplingParameters
 from workers.engine.espeak import EspeakEngine
@@ -78,7 +78,8 @@ async def test_sound_arrives_before_the_text_is_spoken_to_its_end(engine: Espeak
     """The first chunk of a long text is there while the engine still works on the rest."""
     async with aclosing(engine.submit(job(TEXT * 200))) as sound:
         first = await anext(sound)
-        assert engine.status().running_jobs == 1
+        status = engine.status()
+        assert status.running_jobs + status.queued_jobs == 1
     assert len(first) / 24_000 < 1.1
 
 
@@ -196,7 +197,7 @@ async def test_crash_of_the_library_costs_one_job() -> None:
         async with aclosing(engine.submit(job(TEXT * 200))) as sound:
             await anext(sound)
             _kill_speaker(engine)
-            with pytest.raises(SynthesisFailed):
+            with pytest.raises(EngineLost):
                 async for _ in sound:
                     pass
         assert np.array_equal(expected, await heard(engine, job()))
@@ -222,8 +223,24 @@ async def test_hung_library_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None
     engine = EspeakEngine()
     try:
         os.kill(engine._process.pid, signal.SIGSTOP)
-        with pytest.raises(SynthesisFailed):
+        with pytest.raises(EngineLost):
             await heard(engine, job())
+        assert len(await heard(engine, job()))
+    finally:
+        engine.close()
+
+
+async def test_library_that_cannot_be_started_again_heals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the speaking process cannot be started, jobs are for another worker; then all is well."""
+    engine = EspeakEngine()
+    try:
+        with monkeypatch.context() as broken:
+            broken.setattr("sys.executable", "/nonexistent/python")
+            _kill_speaker(engine)
+            await asyncio.sleep(0.1)
+            for _ in range(3):
+                with pytest.raises(EngineLost, match="cannot be started"):
+                    await heard(engine, job())
         assert len(await heard(engine, job()))
     finally:
         engine.close()
@@ -247,13 +264,13 @@ async def test_close_leaves_no_process_and_ends_every_stream() -> None:
     async with aclosing(engine.submit(job(TEXT * 200))) as sound:
         await anext(sound)
         await asyncio.to_thread(engine.close)
-        with pytest.raises(SynthesisFailed):
+        with pytest.raises(EngineLost):
             async for _ in sound:
                 pass
     engine.close()
     assert not psutil.pid_exists(pid)
     assert not engine.status().ready
-    with pytest.raises(SynthesisFailed):
+    with pytest.raises(EngineLost):
         await heard(engine, job())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ import soxr
 import structlog
 
 from fleet.contract import SAMPLE_RATE
-from fleet.errors import FleetError, InternalError, NothingToSpeak, Overloaded, SynthesisFailed
+from fleet.errors import EngineLost, FleetError, InternalError, NothingToSpeak, Overloaded
 from workers.engine.base import Capabilities, Conditionals, EngineStatus, Job, Recording, Samples
 from workers.engine.espeak import speakers
 from workers.engine.espeak.library import EspeakProcess, Turn
@@ -21,8 +22,8 @@ from workers.engine.segments import speakable, split
 
 log = structlog.get_logger()
 
-_SEGMENT_CHARS = 400
-"""About 25 s of speech and 30 ms of work: the longest one job keeps the others waiting."""
+_SEGMENT_CHARS = 200
+"""About 12 s of speech in English, 70 s in Chinese, and 20 ms of work: the longest one job keeps the others waiting."""
 
 _BUFFER_LIMIT = 20 * SAMPLE_RATE
 """Samples a job may have waiting for its reader before its turn is passed over."""
@@ -61,6 +62,7 @@ class EspeakEngine:
         self._rotation: deque[_Speech] = deque()
         self._speaking: _Speech | None = None
         self._closed = False
+        self._progress_at = time.monotonic()
         self._capabilities = Capabilities(
             engine="espeak",
             model=f"espeak-ng-{self._process.version}",
@@ -83,8 +85,9 @@ class EspeakEngine:
         with self._lock:
             running = int(self._speaking is not None)
             queued = len(self._rotation) - int(self._speaking in self._rotation)
+            silent_s = time.monotonic() - self._progress_at if running else 0.0
         alive = self._thread.is_alive() and not self._closed
-        return EngineStatus(alive, None if alive else "the engine's thread has ended", running, queued)
+        return EngineStatus(alive, None if alive else "the engine's thread has ended", running, queued, silent_s)
 
     def prepare(self, recordings: Sequence[Recording]) -> Conditionals:
         return speakers.measure(recordings)
@@ -135,7 +138,7 @@ class EspeakEngine:
     def _admit(self, speech: _Speech) -> None:
         with self._lock:
             if self._closed:
-                raise SynthesisFailed(_SHUTTING_DOWN)
+                raise EngineLost(_SHUTTING_DOWN, retry_after=1)
             if len(self._rotation) >= self._max_jobs:
                 raise Overloaded(f"all {self._max_jobs} places of this worker are taken", retry_after=1)
             self._rotation.append(speech)
@@ -161,7 +164,7 @@ class EspeakEngine:
                 log.exception("espeak_turn_crashed", job=speech.job.id)
                 self._finish(speech, InternalError("the engine met an error of its own; its log says more"))
         for speech in list(self._rotation):
-            self._finish(speech, SynthesisFailed(_SHUTTING_DOWN))
+            self._finish(speech, EngineLost(_SHUTTING_DOWN, retry_after=1))
 
     def _next_speech(self) -> _Speech | None:
         """The next job whose turn it is: round the rotation, past those whose readers are behind."""
@@ -172,7 +175,7 @@ class EspeakEngine:
                     speech = self._rotation[0]
                     self._rotation.rotate(-1)
                     if speech.cancelled or speech.outbox.buffered < _BUFFER_LIMIT:
-                        self._speaking = speech
+                        self._speaking, self._progress_at = speech, time.monotonic()
                         return speech
                 self._lock.wait()
             return None
@@ -194,6 +197,7 @@ class EspeakEngine:
 
         A cancelled job's turn is read to its end and dropped here: that takes less than starting the process anew.
         """
+        self._progress_at = time.monotonic()
         if speech.cancelled or not len(samples):
             return
         if not speech.heard:

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from fleet.errors import EngineUnavailable, SynthesisFailed
+from fleet.errors import EngineLost, EngineUnavailable, SynthesisFailed
 from workers.engine.espeak.speaker import FRAME_LENGTH, TURN_ENDED, TURN_FAILED
 
 log = structlog.get_logger()
 
-_STALL_S = 10.0
+_STALL_S = 5.0
 """A turn takes milliseconds; one that is silent for this long has hung."""
 
 
@@ -65,6 +65,7 @@ class EspeakProcess:
             bufsize=0,
             start_new_session=True,
         )
+        self._closed = False
         try:
             description = json.loads(self._read_frame() or b"")
         except (_ProcessLost, ValueError):
@@ -81,9 +82,10 @@ class EspeakProcess:
     def speak(self, turn: Turn) -> Generator[npt.NDArray[np.int16], None, None]:
         """The turn's samples as espeak makes them. To be closed by whoever does not read it to its end.
 
-        Raises `SynthesisFailed` when the turn crashed or hung; the next turn works all the same.
+        Raises `SynthesisFailed` when the text crashed the library, and `EngineLost` when the process died or hung;
+        the next turn starts it anew.
         """
-        if self._process.poll() is not None:  # It died while idle; the turn has not begun, so it loses nothing.
+        if self._process.poll() is not None:  # It ended with the last turn, or while idle; this one loses nothing.
             self._restart()
         in_step = False
         try:
@@ -95,10 +97,10 @@ class EspeakProcess:
             in_step = True
             raise SynthesisFailed(str(lost)) from None
         except _ProcessLost as lost:
-            raise SynthesisFailed(str(lost)) from None
+            raise EngineLost(str(lost), retry_after=1) from None
         finally:
             if not in_step:  # What is left of this turn must never be heard as the next one.
-                self._restart()
+                self.close()
 
     def _send(self, request: bytes) -> None:
         assert self._process.stdin is not None
@@ -127,9 +129,12 @@ class EspeakProcess:
         return data
 
     def _restart(self) -> None:
+        self.close()
+        try:
+            self._start()
+        except (EngineUnavailable, OSError) as error:
+            raise EngineLost(f"the embedded voice cannot be started again: {error}", retry_after=1) from None
         log.warning("espeak_restarted", pid=self._process.pid)
-        self._kill()
-        self._start()
 
     def _kill(self) -> None:
         try:
@@ -140,8 +145,9 @@ class EspeakProcess:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
+        self._closed = True
 
     def close(self) -> None:
-        """End the process. May be called twice."""
-        if self._process.poll() is None:
+        """End the process. May be called twice; the next turn would start it anew."""
+        if not self._closed:
             self._kill()

@@ -1,0 +1,114 @@
+"""uvicorn's HTTP protocol with the bounds that it lacks: on the size of a head and on the time it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from fleet.contract import REQUEST_ID_HEADER
+from fleet.errors import BadRequest, FleetError, HeadersTooLarge, RequestTimeout
+
+HEAD_LIMIT = 64 * 1024
+"""Bytes a request's line and headers may take together, and a chunked body's trailers."""
+
+HEAD_TIMEOUT_S = 30.0
+"""From a head's first byte to its last."""
+
+_FIRST_BYTE_TIMEOUT_S = 75.0
+"""A new connection may be silent for as long as an idle one is kept."""
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Refuses a head above `HEAD_LIMIT` with 431 and one that stalls with 408, in this project's error shape.
+
+    Trailers are dropped: nothing here uses them, and uvicorn would take them for headers of the request.
+    """
+
+    _in_head = True
+    _head_bytes = 0
+    _loose_bytes = 0  # received since the last piece of a body, or the last end of a head or message
+    _refusal: FleetError | None = None
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._bound_head(_FIRST_BYTE_TIMEOUT_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unbound_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
+        if self._in_head and self._loose_bytes == 0:
+            self._bound_head(HEAD_TIMEOUT_S)
+        self._loose_bytes += len(data)
+        super().data_received(data)
+        if self._loose_bytes > HEAD_LIMIT:
+            self._refusal = HeadersTooLarge(_TOO_LARGE)
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+
+    def on_url(self, url: bytes) -> None:
+        self._head_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + len(b": \r\n")
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._unbound_head()
+        self._in_head, self._loose_bytes = False, 0
+        if self._head_bytes > HEAD_LIMIT:
+            self._refusal = HeadersTooLarge(_TOO_LARGE)
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._loose_bytes = 0
+        if self._refusal is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head_bytes, self._loose_bytes = True, 0, 0
+        if self._refusal is None:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(BadRequest(msg))
+
+    def _bound_head(self, seconds: float) -> None:
+        self._unbound_head()
+        self._head_timer = self.loop.call_later(seconds, self._head_is_late)
+
+    def _unbound_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+
+    def _head_is_late(self) -> None:
+        self._refuse(RequestTimeout("the request's line and headers did not arrive in time"))
+
+    def _refuse(self, error: FleetError) -> None:
+        """Answer past the application, which has not seen this request, and close; an answer under way is cut off."""
+        if self.transport.is_closing():
+            return
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            request_id = uuid.uuid4().hex
+            body = json.dumps(error.body(request_id)).encode()
+            head = (
+                f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\n{REQUEST_ID_HEADER}: {request_id}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+_TOO_LARGE = f"the request line and headers may hold at most {HEAD_LIMIT} bytes"
