@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Lifespan
 
 import fleet
 from fleet.asgi import Edge, error_response
@@ -33,16 +35,7 @@ def make_app(settings: WorkerSettings, engine: Engine) -> ASGIApp:
         yield
         engine.close()
 
-    api = FastAPI(
-        title="Chatterbox Fleet",
-        version=fleet.__version__,
-        description="Speech from text. The same paths on every worker and on the balancer.",
-        lifespan=lifespan,
-        docs_url="/docs" if settings.enable_docs else None,
-        redoc_url=None,
-        redirect_slashes=False,  # a redirect would name the worker's own address to a caller of the balancer
-        openapi_url="/openapi.json" if settings.enable_docs else None,
-    )
+    api = _empty_api(lifespan, with_docs=settings.enable_docs)
     metrics, readiness = WorkerMetrics(engine), ReadinessCheck(engine)
     api.state.worker = Worker(
         settings=settings,
@@ -57,6 +50,20 @@ def make_app(settings: WorkerSettings, engine: Engine) -> ASGIApp:
     for kind in (FleetError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
     return Edge(api, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+
+
+def _empty_api(lifespan: Lifespan[FastAPI], *, with_docs: bool) -> FastAPI:
+    common: dict[str, Any] = {
+        "title": "Chatterbox Fleet",
+        "version": fleet.__version__,
+        "description": "Speech from text. The same paths on every worker and on the balancer.",
+        "lifespan": lifespan,
+        "redoc_url": None,
+        "redirect_slashes": False,  # a redirect would name the worker's own address to a caller of the balancer
+    }
+    if with_docs:
+        return FastAPIOffline(**common)  # its page loads nothing from elsewhere
+    return FastAPI(docs_url=None, openapi_url=None, **common)
 
 
 async def _answer(request: Request, error: Exception) -> Response:

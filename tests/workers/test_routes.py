@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.contract import AudioFormat, SpeechRequest, VoiceList, WorkerHealth
-from tests.running import RunningFleet, wait_for
+from tests.running import RunningFleet, RunningWorker, free_port, wait_for
 from tests.sound import decode, loudness
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it speaks again."
@@ -127,7 +129,20 @@ def test_balancer_tells_what_speaks_behind_it(http: httpx2.Client, fleet: Runnin
 def test_root_and_docs_answer(side: httpx2.Client) -> None:
     """A person who opens the address finds something there."""
     assert side.get("/").json()["name"] == "chatterbox-fleet"
-    assert "swagger" in side.get("/docs").text.lower()
+    page = side.get("/docs").text
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(assets) == 3
+    for asset in assets:
+        assert asset.startswith("/"), "the page works without a network"
+        assert side.get(asset).status_code == 200
+
+
+def test_docs_can_be_switched_off() -> None:
+    """With `CHATTERBOX_ENABLE_DOCS=false` neither the page nor the document is there."""
+    with RunningWorker(free_port(0), enable_docs="false") as worker:
+        for path in ("/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
+            assert httpx2.get(worker.url + path, trust_env=False).status_code == 404
+        assert httpx2.get(worker.url + "/ready", trust_env=False).status_code == 200
 
 
 def test_openapi_document_describes_the_request(side: httpx2.Client) -> None:
