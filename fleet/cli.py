@@ -198,6 +198,8 @@ def _status_table(stats: FleetStats) -> Table:
     devices = sorted({worker.health.device for worker in stats.workers if worker.health is not None})
     table = Table(
         box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
         title=f"{totals.ready} of {totals.workers} ready ({', '.join(devices) or 'no device'}), "
         f"{totals.requests} requests, {totals.retries} tried again",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import subprocess
 import termios
 import threading
@@ -54,4 +55,6 @@ class OnTerminal:
 
 
 def _take_terminal() -> None:
+    # A shell starts its background jobs with Ctrl-C ignored, and our tests may run in one.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
