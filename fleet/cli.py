@@ -15,10 +15,11 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from fleet.client import FleetClient
 from fleet.contract import SAMPLE_RATE, AudioFormat, FleetStats, SynthesisRequest, WorkerStats
@@ -91,13 +92,13 @@ def status(
     with _errors_told(), FleetClient() as client:
         stats = client.stats()
         if not watch:
-            _out.print(_status_table(stats))
+            _out.print(_status_view(stats))
             raise typer.Exit(0 if stats.totals.ready else 1)
         try:
-            with Live(_status_table(stats), console=_out, auto_refresh=False) as live:
+            with Live(_status_view(stats), console=_out, auto_refresh=False) as live:
                 while True:
                     time.sleep(interval)
-                    live.update(_status_table(client.stats()), refresh=True)
+                    live.update(_status_view(client.stats()), refresh=True)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
 
@@ -193,6 +194,16 @@ def _with_progress(pieces: Iterator[bytes], audio_format: AudioFormat) -> Iterat
             yield piece
 
 
+def _status_view(stats: FleetStats) -> Group:
+    """The workers as a table of 80 columns, and below it why any of them is not ready."""
+    reasons = [
+        Text(f"{worker.name} is {worker.state} for {worker.since_s:.0f} s: {worker.reason}")
+        for worker in stats.workers
+        if worker.reason is not None
+    ]
+    return Group(_status_table(stats), *reasons)
+
+
 def _status_table(stats: FleetStats) -> Table:
     totals = stats.totals
     devices = sorted({worker.health.device for worker in stats.workers if worker.health is not None})
@@ -203,9 +214,8 @@ def _status_table(stats: FleetStats) -> Table:
         title=f"{totals.ready} of {totals.workers} ready ({', '.join(devices) or 'no device'}), "
         f"{totals.requests} requests, {totals.retries} tried again",
     )
-    table.add_column("worker", no_wrap=True)
-    table.add_column("state", overflow="fold")
-    table.add_column("model", no_wrap=True)
+    for name in ("worker", "state", "model"):
+        table.add_column(name, no_wrap=True)
     for name in ("busy", "done", "failed", "rtf", "ttfa", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for worker in stats.workers:
@@ -214,14 +224,13 @@ def _status_table(stats: FleetStats) -> Table:
 
 
 def _status_row(worker: WorkerStats) -> tuple[str, ...]:
-    state = worker.state if worker.reason is None else f"{worker.state}: {worker.reason}"
     counts = (str(worker.in_flight), str(worker.requests - worker.in_flight), str(worker.failures))
     health = worker.health
     if health is None:
-        return (worker.name, state, "-", *counts, "-", "-", "-")
+        return (worker.name, worker.state, "-", *counts, "-", "-", "-")
     return (
         worker.name,
-        state,
+        worker.state,
         health.model,
         *counts,
         "-" if health.rtf is None else f"{health.rtf:.3f}",

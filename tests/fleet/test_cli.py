@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import wave
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleet.contract import AudioFormat
-from tests.running import ROOT, RunningFleet, wait_for
+from tests.running import ROOT, RunningBalancer, RunningFleet, wait_for
 from tests.sound import decode, loudness
 from tests.terminal import OnTerminal
 
@@ -149,6 +150,15 @@ def test_status_shows_each_worker(fleet: RunningFleet, tmp_path: Path) -> None:
 def on_terminal(fleet: RunningFleet, cwd: Path, *arguments: str) -> OnTerminal:
     environment = {"FLEET_URL": fleet.url, "PYTHONPATH": str(ROOT)}
     return OnTerminal([*COMMAND, *arguments], cwd=cwd, environment=environment)
+
+
+def test_status_says_why_a_worker_is_not_ready(tmp_path: Path) -> None:
+    """The reason stands below the table, whole, and with no worker ready the exit code is 1."""
+    with RunningBalancer("http://127.0.0.1:1") as balancer:
+        wait_for(lambda: "probe failed" in (balancer.stats().workers[0].reason or ""))
+        ended = run(balancer.url, tmp_path, "status")
+    assert ended.returncode == 1
+    assert re.search(r"http://127.0.0.1:1 is starting for \d+ s: its probe failed: ", ended.stdout.decode())
 
 
 def test_status_watch_refreshes_until_interrupted(fleet: RunningFleet, tmp_path: Path) -> None:
