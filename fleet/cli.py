@@ -216,7 +216,7 @@ def _status_table(stats: FleetStats) -> Table:
     )
     for name in ("worker", "state", "model"):
         table.add_column(name, no_wrap=True)
-    for name in ("busy", "done", "failed", "rtf", "ttfa", "memory"):
+    for name in ("busy", "done", "failed", "rtf", "ttfa", "MiB"):
         table.add_column(name, justify="right", no_wrap=True)
     for worker in stats.workers:
         table.add_row(*_status_row(worker))
@@ -235,5 +235,5 @@ def _status_row(worker: WorkerStats) -> tuple[str, ...]:
         *counts,
         "-" if health.rtf is None else f"{health.rtf:.3f}",
         "-" if health.ttfa_s is None else f"{health.ttfa_s * 1000:.0f} ms",
-        f"{health.memory_bytes / 2**20:.0f} MiB",
+        f"{health.memory_bytes / 2**20:.0f}",
     )
