@@ -46,7 +46,7 @@ class HealthMonitor:
         while True:
             try:
                 await self.probe(worker)
-            except Exception:
+            except Exception:  # Whatever it is, the worker must not stay as it was last seen.
                 log.exception("probe_crashed", worker=worker.name)
                 worker.probe_failed("the balancer could not probe it; its log says more")
             pause_s = (

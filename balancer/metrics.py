@@ -18,28 +18,33 @@ class BalancerMetrics:
         self._pool = pool
         self.started_at = time.time()
         self.requests_total = self.failures_total = self.retries_total = self.bytes_total = 0
-        self.registry = CollectorRegistry()
+        self._registry: CollectorRegistry = CollectorRegistry()
         self._requests = Counter(
-            "balancer_requests", "Requests ended, by worker and outcome.", ["worker", "outcome"], registry=self.registry
+            "balancer_requests",
+            "Requests ended, by worker and outcome.",
+            ["worker", "outcome"],
+            registry=self._registry,
         )
-        self._retries = Counter("balancer_retries", "Requests tried again on another worker.", registry=self.registry)
-        self._bytes = Counter("balancer_sent_bytes", "Body bytes passed on to callers.", registry=self.registry)
+        self._retries = Counter("balancer_retries", "Requests tried again on another worker.", registry=self._registry)
+        self._bytes = Counter("balancer_sent_bytes", "Body bytes passed on to callers.", registry=self._registry)
         self._first_byte = Histogram(
             "balancer_first_byte_seconds",
             "From a request's acceptance to its first body byte.",
             buckets=_BUCKETS_S,
-            registry=self.registry,
+            registry=self._registry,
         )
         self._duration = Histogram(
             "balancer_request_seconds",
             "From a request's acceptance to its end.",
             buckets=_BUCKETS_S,
-            registry=self.registry,
+            registry=self._registry,
         )
         self._in_flight = Gauge(
-            "balancer_in_flight", "Requests being served, by worker.", ["worker"], registry=self.registry
+            "balancer_in_flight", "Requests being served, by worker.", ["worker"], registry=self._registry
         )
-        self._ready = Gauge("balancer_worker_ready", "1 while the worker is ready.", ["worker"], registry=self.registry)
+        self._ready = Gauge(
+            "balancer_worker_ready", "1 while the worker is ready.", ["worker"], registry=self._registry
+        )
 
     def retried(self) -> None:
         self.retries_total += 1
@@ -64,4 +69,4 @@ class BalancerMetrics:
         for worker in self._pool.workers:
             self._in_flight.labels(worker.name).set(worker.in_flight)
             self._ready.labels(worker.name).set(worker.state is State.ready)
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)

@@ -25,33 +25,33 @@ class WorkerMetrics:
         self._recent_ttfa: deque[float] = deque(maxlen=_RECENT)
         self._recent_rtf: deque[float] = deque(maxlen=_RECENT)
         self.started_at = time.time()
-        self.registry = CollectorRegistry()
+        self._registry: CollectorRegistry = CollectorRegistry()
         capabilities = engine.capabilities
         self.syntheses = Counter(
-            "chatterbox_syntheses", "Syntheses ended, by outcome.", ["outcome"], registry=self.registry
+            "chatterbox_syntheses", "Syntheses ended, by outcome.", ["outcome"], registry=self._registry
         )
-        self.audio_seconds = Counter("chatterbox_audio_seconds", "Seconds of sound delivered.", registry=self.registry)
+        self.audio_seconds = Counter("chatterbox_audio_seconds", "Seconds of sound delivered.", registry=self._registry)
         self.ttfa = Histogram(
             "chatterbox_ttfa_seconds",
             "From a request's acceptance to its first sound.",
             buckets=_LATENCY_BUCKETS_S,
-            registry=self.registry,
+            registry=self._registry,
         )
         self.rtf = Histogram(
             "chatterbox_rtf",
             "Time a synthesis took, waiting for its reader left out, over the length of its sound.",
             buckets=_RTF_BUCKETS,
-            registry=self.registry,
+            registry=self._registry,
         )
-        self.in_flight = Gauge("chatterbox_syntheses_in_flight", "Syntheses not yet ended.", registry=self.registry)
+        self.in_flight = Gauge("chatterbox_syntheses_in_flight", "Syntheses not yet ended.", registry=self._registry)
         self._gauge("chatterbox_running_jobs", "Jobs the engine is working on.", lambda: engine.status().running_jobs)
         self._gauge("chatterbox_queued_jobs", "Jobs waiting for the engine.", lambda: engine.status().queued_jobs)
         self._gauge("chatterbox_memory_bytes", "Resident memory of this worker and its children.", self.memory_bytes)
-        info = Gauge("chatterbox_engine_info", "Always 1.", ["engine", "model", "device"], registry=self.registry)
+        info = Gauge("chatterbox_engine_info", "Always 1.", ["engine", "model", "device"], registry=self._registry)
         info.labels(capabilities.engine, capabilities.model, capabilities.device).set(1)
 
     def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        Gauge(name, text, registry=self.registry).set_function(read)
+        Gauge(name, text, registry=self._registry).set_function(read)
 
     def heard_first_sound(self, seconds: float) -> None:
         self.ttfa.observe(seconds)
@@ -82,7 +82,7 @@ class WorkerMetrics:
         return total
 
     def exposition(self) -> bytes:
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)
 
 
 def _mean(values: deque[float]) -> float | None:
