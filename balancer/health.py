@@ -49,19 +49,16 @@ class HealthMonitor:
             except Exception:  # Whatever it is, the worker must not stay as it was last seen.
                 log.exception("probe_crashed", worker=worker.name)
                 worker.probe_failed("the balancer could not probe it; its log says more")
-            pause_s = (
-                self._interval_s if worker.state is not State.starting else min(self._interval_s, _STARTING_PAUSE_S)
-            )
-            await asyncio.sleep(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
+            longest_s = _STARTING_PAUSE_S if worker.state is State.starting else self._interval_s
+            await asyncio.sleep(min(self._interval_s, longest_s) * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
 
     async def probe(self, worker: Worker) -> None:
         """Ask once and tell the worker's record what came of it."""
         try:
             answer = await self._client.get(f"{worker.url}/ready")
             if answer.status_code == 200:
-                worker.learned(
-                    WorkerHealth.model_validate_json((await self._client.get(f"{worker.url}/health")).content)
-                )
+                health = await self._client.get(f"{worker.url}/health")
+                worker.learned(WorkerHealth.model_validate_json(health.content))
                 worker.probe_succeeded()
             else:
                 worker.probe_failed(f"its probe was answered {answer.status_code}")
