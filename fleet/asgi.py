@@ -45,8 +45,8 @@ class Edge:
     """The outermost layer of an application.
 
     Sets `scope["state"]["request_id"]` from the caller's `X-Request-ID` when that is well formed, else a new one, and
-    returns it in the answer. Refuses a body above `max_body_bytes` with 413, and one that stalls for
-    `body_timeout_s` with 408. Turns a `FleetError` that arrives before the answer began into its JSON body.
+    returns it in the answer. Refuses a body above `max_body_bytes` with 413, and one that is not whole
+    within `body_timeout_s` with 408. Turns a `FleetError` that arrives before the answer began into its JSON body.
     """
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, body_timeout_s: float) -> None:
@@ -70,7 +70,7 @@ class Edge:
             log.warning("answer_cut_short", reason=str(error), request_id=exchange.request_id)
         except FleetError as error:
             await exchange.answer_error(error)
-        except Exception:
+        except Exception:  # The edge: what reaches it is a fault of ours, and must cost this one request only.
             log.exception("request_crashed", path=scope["path"], request_id=exchange.request_id)
             if exchange.status is None:
                 await exchange.answer_error(InternalError("the server met an error of its own; its log says more"))

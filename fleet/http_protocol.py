@@ -34,7 +34,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _refusal: FleetError | None = None
     _head_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         self._bound_head(_FIRST_BYTE_TIMEOUT_S)
 

@@ -35,6 +35,7 @@ class Child:
         self.name = program.name
         self.log_path = log_path
         self._program = program
+        self._our_end: int | None = None
         self._restart_at: float | None = None
         self._pause_s = _FIRST_PAUSE_S
         if log_path.exists():
@@ -42,9 +43,10 @@ class Child:
         self._start()
 
     def _start(self) -> None:
+        self._let_go()
         lifeline, self._our_end = os.pipe()
         os.set_inheritable(lifeline, True)
-        with self.log_path.open("ab") as log:
+        with os.fdopen(lifeline, "rb", buffering=0), self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", self._program.module],
                 env={**os.environ, **self._program.environment, LIFELINE_VARIABLE: str(lifeline)},
@@ -54,7 +56,6 @@ class Child:
                 pass_fds=(lifeline,),
                 start_new_session=True,
             )
-        os.close(lifeline)
         self._started_at = time.monotonic()
 
     @property
@@ -79,8 +80,11 @@ class Child:
         if time.monotonic() < self._restart_at:
             return None
         self._restart_at, self._pause_s = None, min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        os.close(self._our_end)
-        self._start()
+        try:
+            self._start()
+        except OSError as error:  # A full disk, say: the others go on, and this one is tried again.
+            self._restart_at = time.monotonic() + self._pause_s
+            return f"{self.name} could not be started: {error.strerror}; trying again in {self._pause_s:g} s"
         return None
 
     def ask_to_stop(self) -> None:
@@ -94,7 +98,13 @@ class Child:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        os.close(self._our_end)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close our end of the lifeline."""
+        if self._our_end is not None:
+            os.close(self._our_end)
+            self._our_end = None
 
 
 class Supervisor:

@@ -47,6 +47,9 @@ class Synthesis:
             if isinstance(error, EngineLost | InternalError):
                 self._readiness.doubt()
             raise
+        except Exception:
+            outcome = InternalError.code
+            raise
         finally:
             self._metrics.in_flight.dec()
             self._metrics.syntheses.labels(outcome).inc()

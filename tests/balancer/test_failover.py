@@ -24,8 +24,8 @@ def expected(real_worker: str) -> bytes:
     return httpx2.post(real_worker + SPEECH, json=BODY, trust_env=False).content
 
 
-def ask(balancer: RunningBalancer, **options: object) -> httpx2.Response:
-    return httpx2.post(balancer.url + SPEECH, json=BODY, trust_env=False, timeout=20, **options)  # type: ignore[arg-type]
+def ask(balancer: RunningBalancer) -> httpx2.Response:
+    return httpx2.post(balancer.url + SPEECH, json=BODY, trust_env=False, timeout=20)
 
 
 @pytest.mark.parametrize(

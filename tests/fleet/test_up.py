@@ -62,6 +62,19 @@ def test_dead_child_is_started_again(tmp_path: Path) -> None:
         assert any("worker-0 ended with code -9" in line for line in fleet.output)
 
 
+def test_child_that_cannot_be_started_again_is_tried_on(tmp_path: Path) -> None:
+    """While its log cannot be opened a dead worker stays away, the rest serves; then it comes back."""
+    with RunningFleet(tmp_path, "--engine", "espeak") as fleet:
+        log = tmp_path / "logs" / "worker-0.log"
+        log.unlink()
+        log.mkdir()
+        os.kill(fleet.worker_pids()[0], signal.SIGKILL)
+        wait_for(lambda: any("worker-0 could not be started" in line for line in fleet.output), 20)
+        assert httpx2.post(f"{fleet.url}/synthesize", json={"text": "Hi."}, trust_env=False).status_code == 200
+        log.rmdir()
+        wait_for(lambda: fleet.stats().totals.ready == 2, 30)
+
+
 def test_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     """The balancer's port or a worker's, whichever is taken, is named."""
     port = free_port()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fleet.errors import NothingToSpeak
 from tests.running import wait_for
-from workers.engine.base import Job, Samples, SamplingParameters
+from workers.engine.base import Conditionals, Job, Samples, SamplingParameters
 from workers.engine.espeak import EspeakEngine
 
 TEXT = "The quick brown fox jumps over the lazy dog."
@@ -53,8 +53,21 @@ SCRIPTS = {
 }
 
 
-def job(text: str = TEXT, voice: str = "alto", **settings: object) -> Job:
-    return Job(id=os.urandom(8).hex(), text=text, voice=voice, **settings)  # type: ignore[arg-type]
+def job(
+    text: str = TEXT,
+    voice: str = "alto",
+    language: str | None = None,
+    conditionals: Conditionals | None = None,
+    parameters: SamplingParameters | None = None,
+) -> Job:
+    return Job(
+        id=os.urandom(8).hex(),
+        text=text,
+        voice=voice,
+        language=language,
+        conditionals=conditionals,
+        parameters=parameters or SamplingParameters(),
+    )
 
 
 async def heard(engine: EspeakEngine, spoken: Job) -> Samples:

@@ -160,7 +160,7 @@ class EspeakEngine:
                 self._speak_turn(speech)
             except FleetError as error:
                 self._finish(speech, error)
-            except Exception:
+            except Exception:  # The owner thread must outlive any one job.
                 log.exception("espeak_turn_crashed", job=speech.job.id)
                 self._finish(speech, InternalError("the engine met an error of its own; its log says more"))
         for speech in list(self._rotation):
