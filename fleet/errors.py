@@ -32,6 +32,7 @@ FleetError
     ├── InvalidSettings          500 invalid_settings
     ├── PortInUse                500 port_in_use
     ├── ModelMissing             500 model_missing
+    ├── ModelInvalid             500 model_invalid
     ├── EngineUnavailable        500 engine_unavailable
     └── ChildDied                500 child_died
 """
@@ -227,6 +228,12 @@ class PortInUse(StartupError):
 
 class ModelMissing(StartupError):
     code = "model_missing"
+
+
+class ModelInvalid(StartupError):
+    """A model's file is damaged or is not of the kind its name says."""
+
+    code = "model_invalid"
 
 
 class EngineUnavailable(StartupError):

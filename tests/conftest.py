@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 
+from fleet.devices import visible_gpus
 from tests.running import RunningFleet
 from workers.engine.espeak import EspeakEngine
+
+if not visible_gpus():
+    # Triton looks at this when it is imported, which other packages do too, so it must be set before any of them.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")

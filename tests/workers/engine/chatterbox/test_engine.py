@@ -1,0 +1,240 @@
+"""The token engine as its owner sees it: joining, leaving, failing, and giving everything back."""
+
+from __future__ import annotations
+
+import gc
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from fleet.errors import EngineUnavailable, InvalidValue, NothingToSpeak, Overloaded, SynthesisFailed, TextTooLong
+from tests.workers.engine.chatterbox.conftest import open_tokens
+from workers.engine.base import SamplingParameters
+from workers.engine.chatterbox.engine import TokenEngine
+from workers.engine.chatterbox.options import choose_device, choose_precision
+from workers.engine.chatterbox.prompt import SpeakerPrompt
+from workers.engine.chatterbox.sequence import Finish, Sequence
+
+
+def test_two_thousand_requests_leave_nothing(tiny: Path) -> None:
+    """After 2,000 requests, a third of them cancelled at any moment, slots and memory are where they were."""
+    engine = open_tokens(tiny, max_rows=12, max_waiting=40, positions=160)
+    chance = random.Random(1)
+    process = psutil.Process()
+    live: list[Sequence] = []
+    finished: dict[Finish | None, int] = {}
+    resident = 0
+    for number in range(2000):
+        while engine.scheduler.waiting >= 30:
+            engine.tick()
+        parameters = SamplingParameters(seed=number, cfg_weight=chance.choice([0.0, 0.5]), temperature=chance.random())
+        text = "word " * chance.randint(1, 12)
+        live.append(engine.add(str(number), text, parameters=parameters, max_tokens=chance.randint(1, 12)))
+        if chance.random() < 1 / 3:
+            engine.cancel(chance.choice(live).id)
+        if chance.random() < 0.5:
+            engine.tick()
+        for sequence in [s for s in live if s.finished]:
+            finished[sequence.finish] = finished.get(sequence.finish, 0) + 1
+            live.remove(sequence)
+        if number == 500:
+            gc.collect()
+            resident = process.memory_info().rss
+    engine.run()
+    gc.collect()
+    assert process.memory_info().rss - resident < 24 * 2**20
+    assert engine.scheduler.free_slots == 12
+    assert engine.scheduler.idle
+    assert finished[Finish.CANCELLED] > 400
+    assert finished[Finish.LENGTH] > 800
+    assert set(finished) <= {Finish.CANCELLED, Finish.LENGTH, Finish.STOP}
+
+
+def test_limits(tiny_engine: TokenEngine) -> None:
+    """Exactly `max_tokens` are drawn."""
+    sequences = [
+        tiny_engine.add(str(n), "Hello.", max_tokens=n, parameters=SamplingParameters(seed=n)) for n in (1, 2, 9)
+    ]
+    tiny_engine.run()
+    assert [(len(s.tokens), s.finish) for s in sequences] == [(n, Finish.LENGTH) for n in (1, 2, 9)]
+
+
+def test_the_stop_token_ends_a_sequence(tiny_engine: TokenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows it is not drawn, and it is the last token."""
+    probe = tiny_engine.add("probe", "Hello there.", max_tokens=12, parameters=SamplingParameters(seed=4))
+    tiny_engine.run()
+    stop = probe.tokens[7]
+    changed = replace(tiny_engine.config, stop_speech=stop)
+    monkeypatch.setattr(tiny_engine, "config", changed)
+    monkeypatch.setattr(tiny_engine._state, "config", changed)
+    sequence = tiny_engine.add("stopped", "Hello there.", max_tokens=12, parameters=SamplingParameters(seed=4))
+    tiny_engine.run()
+    assert sequence.finish is Finish.STOP
+    assert sequence.tokens == probe.tokens[: probe.tokens.index(stop) + 1]
+
+
+def test_cancelling_frees_the_slot_by_the_next_step(tiny: Path) -> None:
+    """A waiting request takes the place of a cancelled one in the tick after."""
+    engine = open_tokens(tiny, max_rows=2)
+    first = engine.add("first", "Hello.", max_tokens=50)
+    second = engine.add("second", "Hello.", max_tokens=3)
+    for _ in range(4):
+        engine.tick()
+    assert first.tokens
+    assert not second.slots
+    engine.cancel("first")
+    assert engine.tick() == [second]
+    assert first.finish is Finish.CANCELLED
+    engine.cancel("unknown")
+    engine.run()
+    assert second.finish is Finish.LENGTH
+
+
+def test_logits_that_are_not_numbers_fail_one_request(tiny_engine: TokenEngine) -> None:
+    """NaN in one sequence's cache ends it with a typed error; its neighbours' tokens are what they would have been."""
+    expected = [
+        tiny_engine.add(f"e{n}", "Hello there.", max_tokens=8, parameters=SamplingParameters(seed=n)) for n in (1, 2)
+    ]
+    tiny_engine.run()
+    first, broken, last = (
+        tiny_engine.add(f"s{n}", "Hello there.", max_tokens=8, parameters=SamplingParameters(seed=n)) for n in (1, 9, 2)
+    )
+    for _ in range(4):
+        tiny_engine.tick()
+    tiny_engine.slots.keys[:, broken.slots[1], :, 3] = torch.nan
+    tiny_engine.run()
+    assert broken.finish is Finish.FAILED
+    assert isinstance(broken.error, SynthesisFailed)
+    assert 0 < len(broken.tokens) < 8
+    assert [first.tokens, last.tokens] == [sequence.tokens for sequence in expected]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "...", "?!", "\u2026\u2014"])
+def test_a_text_without_content_is_refused(tiny_engine: TokenEngine, text: str) -> None:
+    with pytest.raises(NothingToSpeak):
+        tiny_engine.add("empty", text)
+    assert tiny_engine.scheduler.idle
+
+
+@pytest.mark.parametrize("text", ["word " * 2100, "\U0001f600" * 3000 + "a"])
+def test_a_text_beyond_the_models_positions_is_refused(wide: Path, text: str) -> None:
+    """Longer than 2,048 tokens, also where a slot has room for more."""
+    engine = open_tokens(wide, positions=4096, max_rows=2, memory_share=0.9)
+    with pytest.raises(TextTooLong) as refused:
+        engine.add("long", text, max_tokens=20)
+    assert "2048" in refused.value.message
+    assert engine.scheduler.idle
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("exaggeration", float("nan")),
+        ("exaggeration", -0.1),
+        ("cfg_weight", float("inf")),
+        ("cfg_weight", -1.0),
+        ("temperature", -1.0),
+        ("min_p", 1.5),
+        ("top_p", float("nan")),
+        ("top_k", -1),
+        ("repetition_penalty", 0.0),
+        ("seed", -1),
+        ("seed", 2**63),
+    ],
+)
+def test_a_parameter_out_of_range_is_named(tiny_engine: TokenEngine, name: str, value: float) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        tiny_engine.add("odd", "Hello.", parameters=SamplingParameters(**{name: value}))  # type: ignore[arg-type]
+    assert refused.value.param == name
+
+
+@pytest.mark.parametrize("limit", [0, -5, 4100, 10**9])
+def test_max_tokens_out_of_range_is_named(tiny_engine: TokenEngine, limit: int) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        tiny_engine.add("odd", "Hello.", max_tokens=limit)
+    assert refused.value.param == "max_tokens"
+
+
+@pytest.mark.parametrize(
+    ("speaker", "tokens", "param"),
+    [
+        (torch.zeros(255), torch.zeros(1, 150, dtype=torch.int64), "speaker"),
+        (torch.full((1, 256), torch.nan), torch.zeros(1, 150, dtype=torch.int64), "speaker"),
+        (torch.zeros(256, dtype=torch.int64), torch.zeros(1, 150, dtype=torch.int64), "speaker"),
+        ("speaker", torch.zeros(1, 150, dtype=torch.int64), "speaker"),
+        (torch.zeros(1, 256), torch.zeros(1, 151, dtype=torch.int64), "prompt_tokens"),
+        (torch.zeros(1, 256), torch.zeros(2, 75, dtype=torch.int64), "prompt_tokens"),
+        (torch.zeros(1, 256), torch.zeros(1, 0, dtype=torch.int64), "prompt_tokens"),
+        (torch.zeros(1, 256), torch.zeros(1, 150), "prompt_tokens"),
+        (torch.zeros(1, 256), torch.full((1, 150), 8194), "prompt_tokens"),
+        (torch.zeros(1, 256), torch.full((1, 150), -1), "prompt_tokens"),
+        (torch.zeros(1, 256), torch.tensor(5), "prompt_tokens"),
+        (torch.zeros(1, 256), None, "prompt_tokens"),
+    ],
+)
+def test_a_prompt_of_the_wrong_shape_is_refused(
+    tiny_engine: TokenEngine, speaker: object, tokens: object, param: str
+) -> None:
+    """Before it reaches the device, where an id without an embedding would take everything down."""
+    with pytest.raises(InvalidValue) as refused:
+        SpeakerPrompt.checked(speaker, tokens, tiny_engine.config)
+    assert refused.value.param == param
+
+
+def test_a_full_queue_is_said(tiny: Path) -> None:
+    """The next request is refused with a time to come again; those that wait are served."""
+    engine = open_tokens(tiny, max_rows=2, max_waiting=2)
+    waiting = [engine.add(str(n), "Hello.", max_tokens=1) for n in range(2)]
+    with pytest.raises(Overloaded) as refused:
+        engine.add("more", "Hello.", max_tokens=1)
+    assert refused.value.retry_after
+    engine.run()
+    assert all(sequence.finish is Finish.LENGTH for sequence in waiting)
+
+
+def test_too_little_memory_is_said_at_start(tiny: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="MiB"):
+        open_tokens(tiny, memory_share=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_kernels_and_devices_that_are_not_here_are_refused(tiny: Path) -> None:
+    """With a line that says what would work."""
+    with pytest.raises(EngineUnavailable, match="CUDA"):
+        choose_device("cuda")
+    with pytest.raises(EngineUnavailable, match="numba or sdpa"):
+        open_tokens(tiny, attention="triton")
+
+
+def test_precision_follows_the_processor() -> None:
+    """bf16 by itself only where it is fast; a choice is obeyed."""
+    cpu = torch.device("cpu")
+    capabilities = torch.cpu.get_capabilities()
+    fast = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
+    assert choose_precision("auto", cpu) is (torch.bfloat16 if fast else torch.float32)
+    assert choose_precision("fp32", cpu) is torch.float32
+    assert choose_precision("bf16", cpu) is torch.bfloat16
+
+
+def test_bf16_speaks_as_fp32_does(wide: Path) -> None:
+    """The first step's distribution in bf16 is within 0.01 nats of fp32's, on the same text and voice."""
+    logits: list[torch.Tensor] = []
+    for precision in ("fp32", "bf16"):
+        engine = open_tokens(wide, precision=precision)
+        kernels = engine._kernels
+        original = kernels.sample
+
+        def record(found: torch.Tensor, *arguments: object, original: object = original, **options: object) -> None:
+            logits.append(found[0].log_softmax(-1))
+            original(found, *arguments, **options)  # type: ignore[operator]
+
+        kernels.sample = record  # type: ignore[method-assign, assignment]
+        engine.add("one", "The same words.", max_tokens=1)
+        engine.run()
+    exact, rounded = logits
+    assert not torch.equal(exact, rounded)
+    assert (exact.exp() * (exact - rounded)).sum() < 0.01

@@ -1,0 +1,1 @@
+"""The Chatterbox engine: text to speech tokens, speech tokens to sound."""

@@ -1,0 +1,109 @@
+"""Matrix products with weights laid out for the device, and a check that their rows do not know of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_PACKING_ROWS = 64
+"""The batch oneDNN is told to lay weights out for. With 64 its float32 products are fast from 2 rows to 128 and give
+each row the same bits in all of them; with less, 16 to 48 rows are five times slower (docs/lab-notes.md)."""
+
+
+class Linear(Protocol):
+    """x [N, in] in the weight's precision to [N, out]; without a bias."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights read by one product."""
+        ...
+
+    @property
+    def in_features(self) -> int: ...
+
+
+class DenseLinear:
+    """The weight as it is, multiplied by torch."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+        self.nbytes = weight.nbytes
+        self.in_features = weight.shape[1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._weight)
+
+
+class PackedLinear:
+    """The weight in oneDNN's own blocked layout: no reordering per product, three times faster at two rows."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKING_ROWS)  # noqa: SLF001 - its only way in
+        self.nbytes = weight.nbytes
+        self.in_features = weight.shape[1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")  # noqa: SLF001 - same
+        return product
+
+
+class CudaLogits:
+    """A product of bfloat16 factors on CUDA, added up and returned in float32."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight.t()
+        self.nbytes = weight.nbytes
+        self.in_features = weight.shape[1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.mm(x, self._weight, out_dtype=torch.float32)
+
+
+class UpcastLogits:
+    """A product in float32, whatever precision x has."""
+
+    def __init__(self, product: Linear) -> None:
+        self._product = product
+        self.nbytes = product.nbytes
+        self.in_features = product.in_features
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._product(x.float())
+
+
+def linear(weight: Tensor, *, device: torch.device, dtype: torch.dtype) -> Linear:
+    """The fastest product that this device has for a float32 weight of shape [out, in], rounded to `dtype`."""
+    weight = weight.to(device=device, dtype=dtype).contiguous()
+    return PackedLinear(weight) if device.type == "cpu" and _can_pack() else DenseLinear(weight)
+
+
+def logits_linear(weight: Tensor, *, device: torch.device, dtype: torch.dtype) -> Linear:
+    """The product from hidden states in `dtype` to float32 logits."""
+    if device.type == "cuda" and dtype is not torch.float32:
+        return CudaLogits(weight.to(device=device, dtype=dtype).contiguous())
+    return UpcastLogits(linear(weight, device=device, dtype=torch.float32))
+
+
+def agreeing_sizes(products: Iterable[Linear], sizes: Iterable[int], dtype: torch.dtype) -> list[int]:
+    """Those of the batch sizes in which a row comes out with the same bits as in the largest.
+
+    Which kernel a library picks, and so in which order it adds, can depend on the number of rows. A row's result may
+    be compared between batches of the sizes returned; the largest is always among them. For the CPU.
+    """
+    agreeing = sorted(set(sizes))
+    generator = torch.Generator().manual_seed(0)
+    for product in products:
+        x = torch.randn(agreeing[-1], product.in_features, generator=generator).to(dtype)
+        whole = product(x)
+        agreeing = [size for size in agreeing if torch.equal(product(x[:size].contiguous()), whole[:size])]
+    return agreeing
+
+
+def _can_pack() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")

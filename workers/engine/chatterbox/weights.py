@@ -1,0 +1,171 @@
+"""A checkpoint in upstream's file layout: found in a directory or a hub revision, checked, read tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fleet.errors import ModelInvalid, ModelMissing
+
+_LARGEST_HEADER = 100 * 2**20
+"""Bytes; the format's own limit."""
+
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+HUB_REFERENCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+"""How a hub revision is written: `hub:OWNER/NAME@COMMIT`, the commit in full, so that it can never change under us."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFiles:
+    """Upstream's names for the files of one model."""
+
+    t3: str
+    s3gen: str
+    voice_encoder: str
+    tokenizer: str
+    conditionals: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (self.t3, self.s3gen, self.voice_encoder, self.tokenizer, self.conditionals)
+
+
+ENGLISH = CheckpointFiles(
+    t3="t3_cfg.safetensors",
+    s3gen="s3gen.safetensors",
+    voice_encoder="ve.safetensors",
+    tokenizer="tokenizer.json",
+    conditionals="conds.pt",
+)
+
+
+def find_checkpoint(where: str | Path, files: CheckpointFiles = ENGLISH) -> Path:
+    """The directory that holds a model's files.
+
+    `where` is a directory, or `hub:OWNER/NAME@COMMIT`: then what is not in the hub's cache is downloaded into it, and
+    once all is there the network is not asked. Raises `ModelMissing`, naming what is not there.
+    """
+    if str(where).startswith("hub:"):
+        return _from_hub(str(where), files)
+    directory = Path(where)
+    if not directory.is_dir():
+        raise ModelMissing(f"no checkpoint: {directory} is not a directory")
+    missing = [name for name in files.all if not (directory / name).is_file()]
+    if missing:
+        raise ModelMissing(f"the checkpoint {directory} lacks {', '.join(missing)}")
+    return directory
+
+
+def _from_hub(reference: str, files: CheckpointFiles) -> Path:
+    match = HUB_REFERENCE.fullmatch(reference)
+    if match is None:
+        raise ModelMissing(f"{reference!r} is not of the form hub:OWNER/NAME@COMMIT, with all 40 digits of the commit")
+    repository, revision = match["repository"], match["revision"]
+    paths = []
+    for name in files.all:
+        try:
+            paths.append(Path(hf_hub_download(repository, name, revision=revision)))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise ModelMissing(f"{name} of {repository} at {revision[:12]} cannot be had: {error}") from error
+    return paths[0].parent
+
+
+class TensorFile:
+    """One safetensors file, its header checked against its size before any tensor is read.
+
+    Raises `ModelInvalid`, naming the file and the tensor at fault; so do all its methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries = _read_header(path)
+        try:
+            self._file: Any = safe_open(path, framework="pt", device="cpu")
+        except (SafetensorError, OSError) as error:
+            raise ModelInvalid(f"{path} is not a readable safetensors file: {error}") from error
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._entries:
+            raise ModelInvalid(f"{self.path} lacks the tensor {name}")
+        return tuple(self._entries[name]["shape"])
+
+    def count(self, pattern: str) -> int:
+        """How many of `pattern % 0`, `pattern % 1`, ... are there without a gap."""
+        number = 0
+        while pattern % number in self._entries:
+            number += 1
+        return number
+
+    def floats(self, name: str, *shape: int) -> Tensor:
+        """The tensor as float32 on the CPU, checked to be finite and of this shape."""
+        found = self.shape(name)
+        if found != shape:
+            raise ModelInvalid(f"{self.path}: {name} has the shape {list(found)}, not {list(shape)}")
+        kind = self._entries[name]["dtype"]
+        if kind not in _FLOATS:
+            raise ModelInvalid(f"{self.path}: {name} holds {kind}, not floating-point numbers")
+        try:
+            tensor: Tensor = self._file.get_tensor(name).float()
+        except (SafetensorError, OSError) as error:
+            raise ModelInvalid(f"{self.path}: {name} cannot be read: {error}") from error
+        if not torch.isfinite(tensor).all():
+            raise ModelInvalid(f"{self.path}: {name} holds values that are not finite")
+        return tensor
+
+
+def _read_header(path: Path) -> Mapping[str, Any]:
+    """Name to dtype, shape and byte offsets, as the safetensors format lays them down."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _LARGEST_HEADER
+            if length >= min(size, _LARGEST_HEADER):
+                raise ModelInvalid(f"{path} ends before its list of tensors does; it is {size} bytes long")
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise ModelMissing(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelInvalid(f"{path} is not a safetensors file: its list of tensors is not JSON") from error
+    if not isinstance(header, dict):
+        raise ModelInvalid(f"{path} is not a safetensors file: its list of tensors is not an object")
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    try:
+        by_place = sorted(entries.items(), key=lambda item: item[1]["data_offsets"][1])
+        for name, entry in by_place:
+            if 8 + length + entry["data_offsets"][1] > size:
+                raise ModelInvalid(f"{path} is truncated: the tensor {name} is not whole; it is {size} bytes long")
+    except (KeyError, TypeError, IndexError) as error:
+        raise ModelInvalid(f"{path} is not a safetensors file: its list of tensors is malformed") from error
+    return entries
+
+
+def read_conditionals(path: Path) -> Mapping[str, Any]:
+    """Upstream's `conds.pt`: a dictionary of plain tensors, read without running any code it may hold.
+
+    Raises `ModelInvalid` for anything else.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelInvalid(f"{path} is not a readable file of conditionals: {reason}") from error
+    if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in ("t3", "gen")):
+        raise ModelInvalid(f"{path} does not hold the conditionals of T3 and S3Gen")
+    return found
