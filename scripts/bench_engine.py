@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import patch
 
-import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -121,6 +120,8 @@ def memory(device: torch.device) -> int:
     """Bytes: on CUDA torch's peak since `release`, on a CPU what is resident now, mapped files left out."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    import psutil  # noqa: PLC0415 - of no use to a GPU host
+
     info = psutil.Process().memory_info()
     return int(info.rss - getattr(info, "shared", 0))
 
@@ -149,8 +150,13 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / statistics.median(times[2:])
 
 
-def open_upstream(work: Workload) -> Callable[[int], tuple[float, float]]:
-    """Upstream's model as a function: tokens to draw, to the seconds to the first of them and to all the others."""
+def p50_ms(times: list[float]) -> float:
+    """Milliseconds; the median of what lies between these times in seconds."""
+    return round(1000 * statistics.median(after - before for before, after in pairwise(times)), 3)
+
+
+def open_upstream(work: Workload) -> Callable[[int], list[float]]:
+    """Upstream's model as a function: a number of tokens to when it began and had drawn each of them, in seconds."""
     from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS  # noqa: PLC0415 - not needed for our half
     from chatterbox.models.t3.modules.cond_enc import T3Cond  # noqa: PLC0415
     from make_checkpoint import upstream_t3  # noqa: PLC0415
@@ -171,7 +177,7 @@ def open_upstream(work: Workload) -> Callable[[int], tuple[float, float]]:
     text = torch.tensor([[work.config.start_text, *work.text_tokens, work.config.stop_text]] * 2, device=work.device)
     multinomial = torch.multinomial
 
-    def run(tokens: int) -> tuple[float, float]:
+    def run(tokens: int) -> list[float]:
         draws: list[float] = []
 
         def draw(probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
@@ -187,7 +193,7 @@ def open_upstream(work: Workload) -> Callable[[int], tuple[float, float]]:
             began = time.perf_counter()
             model.inference(t3_cond=condition, text_tokens=text, max_new_tokens=tokens, **parameters)
         assert len(draws) == tokens
-        return draws[0] - began, draws[-1] - draws[0]
+        return [began, *draws]
 
     return run
 
@@ -197,10 +203,11 @@ def measure_upstream(work: Workload) -> dict[str, float]:
     before = memory(work.device)
     run = open_upstream(work)
     run(WARM_UPS)
-    prefills = [run(1)[0] for _ in range(PREFILLS)]
-    _, seconds = run(work.tokens + 1)
+    prefills = [first - began for began, first in (run(1) for _ in range(PREFILLS))]
+    times = run(work.tokens + 1)[1:]
     return {
-        "tokens_per_s": round(work.tokens / seconds, 3),
+        "tokens_per_s": round(work.tokens / (times[-1] - times[0]), 3),
+        "step_ms_p50": p50_ms(times),
         "prefill_ms": round(statistics.median(prefills) * 1000, 2),
         "memory_mib": round((memory(work.device) - before) / 2**20, 1),
     }
@@ -268,7 +275,7 @@ def decode(engine: TokenEngine, streams: int, steps: int) -> Measurement:
         streams=streams,
         tokens_per_s=round(streams * steps / seconds, 3),
         steps_per_s=round(steps / seconds, 3),
-        step_ms_p50=round(1000 * statistics.median(after - before for before, after in pairwise(times)), 3),
+        step_ms_p50=p50_ms(times),
         bytes_per_step=engine.t3.weight_bytes + int(rows * mean_length * position_bytes),
         replays=engine.steps.replays - replays,
         eager_steps=engine.steps.eager_steps - eager_steps,
@@ -342,7 +349,7 @@ def described(work: Workload) -> dict[str, Any]:
             "cpu": device_name(torch.device("cpu")),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "memory_gib": psutil.virtual_memory().total >> 30,
+            "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30,
         },
         "versions": {"python": platform.python_version(), **packages},
         "model": asdict(work.config),
@@ -364,7 +371,7 @@ def show(result: dict[str, Any]) -> None:
     named = [("ours " + engine["precision"], engine) for engine in result["ours"]]
     if upstream := result["upstream"]:
         named.insert(0, ("upstream fp32", upstream))
-        speeds.add_row("upstream fp32", "1", str(upstream["tokens_per_s"]), "1")
+        speeds.add_row("upstream fp32", "1", str(upstream["tokens_per_s"]), "1", str(upstream["step_ms_p50"]))
     for name, engine in named:
         once.add_row(name, str(engine.get("prefill_ms", "")), str(engine.get("memory_mib", "")))
         for row in engine.get("rows", []):

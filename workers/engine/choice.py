@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import structlog
 
@@ -26,19 +24,17 @@ CHECKPOINT_FILES = ("t3_cfg.safetensors", "s3gen.safetensors", "ve.safetensors",
 def open_engine(name: EngineName, *, device: Device, checkpoint: Path | None, max_jobs: int) -> Engine:
     """The engine, loaded and able to speak.
 
-    `auto` is chatterbox where a CUDA device is visible and this installation has that engine, else espeak. Raises
-    `ModelMissing` when the checkpoint lacks a file and `EngineUnavailable` when the engine cannot run here.
+    `auto` is espeak, until the chatterbox engine has its second half. Raises `ModelMissing` when the checkpoint lacks
+    a file and `EngineUnavailable` when the engine cannot run here.
     """
-    chosen = name if name != "auto" else _automatic(device)
-    if chosen == "espeak":
+    if name == "auto":
+        _say_why_espeak(device)
+    if name != "chatterbox":
         if device == "cuda":
             raise EngineUnavailable("the espeak engine runs on the CPU only; leave out the device, or give cpu")
         return EspeakEngine(max_jobs=max_jobs)
     check_checkpoint(checkpoint)
-    if not _has_chatterbox():
-        raise EngineUnavailable(_NO_CHATTERBOX)
-    module = importlib.import_module(_CHATTERBOX)
-    return cast(Engine, module.open_engine(device=device, checkpoint=checkpoint, max_jobs=max_jobs))
+    raise EngineUnavailable(_NO_CHATTERBOX)
 
 
 def check_checkpoint(checkpoint: Path | None) -> None:
@@ -52,19 +48,14 @@ def check_checkpoint(checkpoint: Path | None) -> None:
         raise ModelMissing(f"the checkpoint {checkpoint} lacks {', '.join(missing)}")
 
 
-_CHATTERBOX = "workers.engine.chatterbox"
-_NO_CHATTERBOX = "this version does not include the chatterbox engine yet; use --engine espeak"
+_NO_CHATTERBOX = (
+    "this version has the chatterbox engine's token half only, which makes no sound yet; use --engine espeak"
+)
 
 
-def _has_chatterbox() -> bool:
-    return importlib.util.find_spec(_CHATTERBOX) is not None
-
-
-def _automatic(device: Device) -> Literal["espeak", "chatterbox"]:
+def _say_why_espeak(device: Device) -> None:
+    """Nobody may mistake the demo voice for the real model."""
     if device != "cpu" and visible_gpus():
-        if _has_chatterbox():
-            return "chatterbox"
         log.warning("demo_voice", reason=_NO_CHATTERBOX)
     else:
         log.warning("demo_voice", reason="no CUDA device is visible, so the embedded espeak voice speaks instead")
-    return "espeak"

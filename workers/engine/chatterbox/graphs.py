@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from workers.engine.chatterbox.sampler import NOT_SAMPLED, Lines
+from workers.engine.chatterbox.transfer import staged
 
 GRAPH_ROWS = (2, 4, 8, 16, 32, 64, 96, 128)
 """Numbers of rows that a decode step is captured for."""
@@ -62,8 +63,7 @@ class Batch:
         sources = [*zip(*rows, strict=True), *zip(*lines, strict=True)]
         targets = (self.slots, self.leads, self.lines.cond, self.lines.uncond, self.lines.leads)
         for target, source in zip(targets, sources, strict=True):
-            staged = torch.tensor(source, dtype=torch.int64, pin_memory=target.is_cuda)
-            target.copy_(staged, non_blocking=True)
+            target.copy_(staged(torch.tensor(source), target.device), non_blocking=True)
 
 
 class CapturedCall:
@@ -171,7 +171,7 @@ class PrefillRunner:
     def run(self, embeddings: Tensor, slots: tuple[int, ...], start: int) -> None:
         """Prefill float32 [rows, chunk, dim] into the slots, from position `start`."""
         rows, chunk, _ = embeddings.shape
-        where = torch.tensor(slots, dtype=torch.int64, pin_memory=self._device.type == "cuda")
+        where = staged(torch.tensor(slots), self._device)
         place = bisect.bisect_left(self.sizes, chunk)
         size = self.sizes[place] if place < len(self.sizes) else 0
         found = self._captured.get((rows, size)) if start == 0 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -51,7 +50,7 @@ def slots_that_fit(
 
     Raises `EngineUnavailable` when there is no room for one sequence with guidance.
     """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = _free_bytes(device)
     each = bytes_per_slot(config, positions, dtype)
     fitting = int(free * share) // each - 1
     if fitting < 2:
@@ -59,3 +58,11 @@ def slots_that_fit(
             f"{free >> 20} MiB are free on {device}; two sequences' keys and values need {3 * each / share / 2**20:.0f}"
         )
     return min(fitting, most)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil  # noqa: PLC0415 - of no use to a GPU host
+
+    return psutil.virtual_memory().available

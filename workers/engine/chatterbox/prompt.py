@@ -13,6 +13,7 @@ from torch import Tensor
 from fleet.errors import InvalidValue
 from workers.engine.base import Conditionals
 from workers.engine.chatterbox.config import T3Config
+from workers.engine.chatterbox.transfer import upload
 from workers.engine.chatterbox.weights import TensorFile
 
 _CACHED_SPEAKERS = 256
@@ -107,7 +108,7 @@ class PromptEncoder:
         zero before their positions are added.
         """
         config = self._config
-        ids = torch.tensor([config.start_text, *text_tokens, config.stop_text], device=self._device)
+        ids = upload(torch.tensor([config.start_text, *text_tokens, config.stop_text]), self._device)
         positions = self._text_positions[: len(ids)]
         prefix = torch.cat([self._speaker_prefix(voice), exaggeration * self._emotion[None]])
         begin = (self._speech[config.start_speech] + self._speech_positions[0])[None]
@@ -119,8 +120,8 @@ class PromptEncoder:
         if (known := self._speakers.get(voice.digest)) is not None:
             self._speakers.move_to_end(voice.digest)
             return known
-        speaker = F.linear(voice.speaker.to(self._device), self._speaker, self._speaker_bias)
-        tokens = torch.tensor(voice.tokens, device=self._device)
+        speaker = F.linear(upload(voice.speaker, self._device), self._speaker, self._speaker_bias)
+        tokens = upload(torch.tensor(voice.tokens), self._device)
         prompt = self.speech(tokens, torch.arange(len(tokens), device=self._device))
         attended = self._perceive(self._queries, prompt)
         prefix = torch.cat([speaker[None], self._perceive(attended, attended)])

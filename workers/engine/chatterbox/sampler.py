@@ -16,6 +16,7 @@ from torch import Tensor
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.config import Processor, T3Config
 from workers.engine.chatterbox.noise import gumbel
+from workers.engine.chatterbox.transfer import upload
 
 NOT_SAMPLED: Final = -2
 """Emitted for a line that is dead or whose sequence had ended already."""
@@ -79,8 +80,8 @@ class SamplingState:
             parameters.top_p,
         )
         numbers = (seed, length, self.config.start_speech, parameters.top_k)
-        row = self._upload(torch.tensor(weights, dtype=torch.float32))
-        whole = self._upload(torch.tensor(numbers, dtype=torch.int64))
+        row = upload(torch.tensor(weights, dtype=torch.float32), self._device)
+        whole = upload(torch.tensor(numbers, dtype=torch.int64), self._device)
         self.parameters[slot] = row[:4]
         self.top_p[slot] = row[4]
         self.seeds[slot], self.lengths[slot], self.tokens[slot], self.top_k[slot] = whole.unbind()
@@ -88,10 +89,6 @@ class SamplingState:
         self.done[slot].fill_(False)
         self.seen[slot].zero_()
         self.seen[slot, self.config.start_speech].fill_(True)
-
-    def _upload(self, tensor: Tensor) -> Tensor:
-        """From pinned memory, so that the host does not wait."""
-        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
 
 
 def needs_sorting(parameters: SamplingParameters, config: T3Config) -> bool:

@@ -21,30 +21,30 @@ _LAYER = "tfmr.layers.%d."
 
 def read_config(file: TensorFile) -> T3Config:
     """The sizes of an English T3, from the shapes of its tensors. Raises `ModelInvalid` for another kind of file."""
-    layers = file.count(_LAYER + "self_attn.q_proj.weight")
+    layers = file.count(_LAYER.partition("%")[0])  # one with a tensor or a number missing counts, and fails to load
     if layers == 0:
         raise ModelInvalid(f"{file.path} holds no layer of the Llama family, {_LAYER % 0}self_attn.q_proj.weight")
-    text_vocabulary, dim = _matrix(file, "text_emb.weight")
+    text_vocabulary, dim = _shape(file, "text_emb.weight")
     if dim % HEAD_DIM:
         raise ModelInvalid(f"{file.path}: text_emb.weight is {dim} wide, not a multiple of {HEAD_DIM}")
     return T3Config(
         layers=layers,
         dim=dim,
         heads=dim // HEAD_DIM,
-        ffn_dim=_matrix(file, (_LAYER % 0) + "mlp.gate_proj.weight")[0],
+        ffn_dim=_shape(file, (_LAYER % 0) + "mlp.gate_proj.weight")[0],
         text_vocabulary=text_vocabulary,
-        speech_vocabulary=_matrix(file, "speech_head.weight")[0],
-        text_positions=_matrix(file, "text_pos_emb.emb.weight")[0],
-        speech_positions=_matrix(file, "speech_pos_emb.emb.weight")[0],
-        prompt_queries=_matrix(file, "cond_enc.perceiver.pre_attention_query")[-2],
-        speaker_dim=_matrix(file, "cond_enc.spkr_enc.weight")[1],
+        speech_vocabulary=_shape(file, "speech_head.weight")[0],
+        text_positions=_shape(file, "text_pos_emb.emb.weight")[0],
+        speech_positions=_shape(file, "speech_pos_emb.emb.weight")[0],
+        prompt_queries=_shape(file, "cond_enc.perceiver.pre_attention_query", dimensions=3)[1],
+        speaker_dim=_shape(file, "cond_enc.spkr_enc.weight")[1],
     )
 
 
-def _matrix(file: TensorFile, name: str) -> tuple[int, ...]:
+def _shape(file: TensorFile, name: str, *, dimensions: int = 2) -> tuple[int, ...]:
     shape = file.shape(name)
-    if len(shape) < 2:
-        raise ModelInvalid(f"{file.path}: {name} has the shape {list(shape)}, not two dimensions or more")
+    if len(shape) != dimensions or not all(shape):
+        raise ModelInvalid(f"{file.path}: {name} has the shape {list(shape)}, not {dimensions} dimensions")
     return shape
 
 

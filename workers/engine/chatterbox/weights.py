@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,6 +22,8 @@ _LARGEST_HEADER = 100 * 2**20
 """Bytes; the format's own limit."""
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+
+_PLAIN = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32}
 
 HUB_REFERENCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 """How a hub revision is written: `hub:OWNER/NAME@COMMIT`, the commit in full, so that it can never change under us."""
@@ -74,13 +75,17 @@ def _from_hub(reference: str, files: CheckpointFiles) -> Path:
     if match is None:
         raise ModelMissing(f"{reference!r} is not of the form hub:OWNER/NAME@COMMIT, with all 40 digits of the commit")
     repository, revision = match["repository"], match["revision"]
-    paths = []
+    path = ""
     for name in files.all:
         try:
-            paths.append(Path(hf_hub_download(repository, name, revision=revision)))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise ModelMissing(f"{name} of {repository} at {revision[:12]} cannot be had: {error}") from error
-    return paths[0].parent
+            if not isinstance(try_to_load_from_cache(repository, name, revision=revision), str):
+                # Asked once, for HF_HUB_ETAG_TIMEOUT; hf_hub_download would try a hub that is away again for minutes.
+                get_hf_file_metadata(hf_hub_url(repository, name, revision=revision))
+            path = hf_hub_download(repository, name, revision=revision)
+        except (httpx2.HTTPError, OSError, HFValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelMissing(f"{name} of {repository} at {revision[:12]} cannot be had: {reason}") from error
+    return find_checkpoint(Path(path).parent, files)
 
 
 class TensorFile:
@@ -105,12 +110,9 @@ class TensorFile:
             raise ModelInvalid(f"{self.path} lacks the tensor {name}")
         return tuple(self._entries[name]["shape"])
 
-    def count(self, pattern: str) -> int:
-        """How many of `pattern % 0`, `pattern % 1`, ... are there without a gap."""
-        number = 0
-        while pattern % number in self._entries:
-            number += 1
-        return number
+    def count(self, prefix: str) -> int:
+        """How many different parts have names that begin with `prefix` and end at the next full stop."""
+        return len({name[len(prefix) :].partition(".")[0] for name in self._entries if name.startswith(prefix)})
 
     def floats(self, name: str, *shape: int) -> Tensor:
         """The tensor as float32 on the CPU, checked to be finite and of this shape."""
@@ -132,16 +134,18 @@ class TensorFile:
 def _read_header(path: Path) -> Mapping[str, Any]:
     """Name to dtype, shape and byte offsets, as the safetensors format lays them down."""
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
+            size = path.stat().st_size
             prefix = file.read(8)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _LARGEST_HEADER
-            if length >= min(size, _LARGEST_HEADER):
+            length = int.from_bytes(prefix, "little")
+            if len(prefix) < 8 or size < 8 + length:
                 raise ModelInvalid(f"{path} ends before its list of tensors does; it is {size} bytes long")
+            if length > _LARGEST_HEADER:
+                raise ModelInvalid(f"{path} is not a safetensors file: its list of tensors is {length} bytes long")
             header = json.loads(file.read(length))
     except OSError as error:
         raise ModelMissing(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelInvalid(f"{path} is not a safetensors file: its list of tensors is not JSON") from error
     if not isinstance(header, dict):
         raise ModelInvalid(f"{path} is not a safetensors file: its list of tensors is not an object")
@@ -163,9 +167,17 @@ def read_conditionals(path: Path) -> Mapping[str, Any]:
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelInvalid(f"{path} is not a readable file of conditionals: {reason}") from error
+    except Exception as error:  # damage reaches torch's reader in many ways: KeyError, TypeError, struct.error, ...
+        raise ModelInvalid(f"{path} is damaged, or holds more than plain tensors") from error
     if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in ("t3", "gen")):
         raise ModelInvalid(f"{path} does not hold the conditionals of T3 and S3Gen")
+    for part in ("t3", "gen"):
+        for name, value in found[part].items():
+            if isinstance(value, Tensor) and not _is_plain(value):
+                raise ModelInvalid(f"{path}: {name} of {part} is not a tensor of plain numbers")
     return found
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it has elements in memory that arithmetic can be done with."""
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.dtype in _PLAIN

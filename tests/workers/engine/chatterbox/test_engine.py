@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fleet.errors import EngineUnavailable, InvalidValue, NothingToSpeak, Overloaded, SynthesisFailed, TextTooLong
-from tests.workers.engine.chatterbox.conftest import open_tokens
+from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.options import choose_device, choose_precision

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.workers.engine.chatterbox.conftest import open_tokens
+from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.linear import DenseLinear, Linear, agreeing_sizes, linear

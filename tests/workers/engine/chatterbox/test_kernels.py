@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.workers.engine.chatterbox.conftest import open_tokens
+from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.config import RopeScaling
 from workers.engine.chatterbox.cuda_kernels import TritonKernels

@@ -1,0 +1,45 @@
+"""Small checkpoints of the token half, and engines opened on them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from workers.engine.chatterbox.engine import TokenEngine
+from workers.engine.chatterbox.options import EngineOptions
+from workers.engine.chatterbox.prompt import SpeakerPrompt
+from workers.engine.chatterbox.t3 import read_config
+from workers.engine.chatterbox.weights import ENGLISH, TensorFile, read_conditionals
+
+SCRIPTS = Path(__file__).parents[4] / "scripts"
+
+
+def load_script() -> ModuleType:
+    """`scripts/make_checkpoint.py`, imported once."""
+    if "make_checkpoint" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("make_checkpoint", SCRIPTS / "make_checkpoint.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["make_checkpoint"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules["make_checkpoint"]
+
+
+def write_token_half(script: ModuleType, directory: Path, *, size: str, layers: int | None) -> Path:
+    """The files of a checkpoint that T3 needs."""
+    recipe = script.Recipe(size=size, layers=layers, seed=0)
+    for name in (ENGLISH.t3, ENGLISH.tokenizer, ENGLISH.conditionals):
+        script.CHECKPOINTS["english"][name](directory / name, recipe)
+    return directory
+
+
+def open_tokens(directory: Path, **options: Any) -> TokenEngine:
+    """The token engine of a directory that may lack S3Gen; small, in float32 on the CPU unless told otherwise."""
+    file = TensorFile(directory / ENGLISH.t3)
+    found = read_conditionals(directory / ENGLISH.conditionals)["t3"]
+    voice = SpeakerPrompt.checked(found["speaker_emb"], found["cond_prompt_speech_tokens"], read_config(file))
+    defaults: dict[str, Any] = {"device": "cpu", "precision": "fp32", "positions": 512, "max_rows": 16}
+    return TokenEngine(file, directory / ENGLISH.tokenizer, voice, EngineOptions(**(defaults | options)))
