@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fleet.errors import InvalidValue, SynthesisFailed
+from fleet.errors import InvalidValue, ModelInvalid, SynthesisFailed
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.graphs import GRAPH_ROWS, Batch, PrefillRunner, StepRunner
 from workers.engine.chatterbox.kernels import choose_kernels
@@ -89,9 +89,11 @@ class TokenEngine:
         directory = find_checkpoint(checkpoint)
         t3 = TensorFile(directory / ENGLISH.t3)
         conditionals = read_conditionals(directory / ENGLISH.conditionals)["t3"]
-        voice = SpeakerPrompt.checked(
-            conditionals.get("speaker_emb"), conditionals.get("cond_prompt_speech_tokens"), read_config(t3)
-        )
+        speaker, prompt = conditionals.get("speaker_emb"), conditionals.get("cond_prompt_speech_tokens")
+        try:
+            voice = SpeakerPrompt.checked(speaker, prompt, read_config(t3))
+        except InvalidValue as error:
+            raise ModelInvalid(f"{directory / ENGLISH.conditionals} does not fit the model: {error}") from error
         return cls(t3, directory / ENGLISH.tokenizer, voice, options)
 
     def add(
@@ -105,11 +107,12 @@ class TokenEngine:
     ) -> Sequence:
         """Queue a text of one segment.
 
+        `max_tokens` is by default the model's own cap, 1000 or 40 s of speech, but no more than two thirds of a slot.
         Raises `NothingToSpeak`, `TextTooLong`, `InvalidValue` with the parameter's name, or `Overloaded`.
         """
         parameters = parameters or SamplingParameters()
         check_parameters(parameters)
-        limit = max_tokens if max_tokens is not None else self.config.most_tokens
+        limit = max_tokens if max_tokens is not None else min(self.config.most_tokens, self.options.positions * 2 // 3)
         if not 1 <= limit < self.config.speech_positions:
             raise InvalidValue(f"max_tokens must be 1 to {self.config.speech_positions - 1}", param="max_tokens")
         voice = voice or self.default_voice

@@ -40,11 +40,13 @@ class SpeakerPrompt(Conditionals):
         if not isinstance(speaker, Tensor) or speaker.numel() != config.speaker_dim or not speaker.is_floating_point():
             expected = f"the speaker embedding must be {config.speaker_dim} numbers"
             raise InvalidValue(f"{expected}, not {_described(speaker)}", param="speaker")
-        if not torch.isfinite(speaker).all():
+        row = speaker.detach().reshape(-1).to("cpu", torch.float32)
+        if not torch.isfinite(row).all():
             raise InvalidValue("the speaker embedding holds values that are not finite", param="speaker")
         if (
             not isinstance(tokens, Tensor)
             or tokens.is_floating_point()
+            or tokens.is_complex()
             or not 1 <= tokens.numel() <= config.longest_prompt
             or tokens.ndim == 0
             or tokens.numel() != tokens.shape[-1]
@@ -56,7 +58,6 @@ class SpeakerPrompt(Conditionals):
         ids = [int(token) for token in tokens.flatten().tolist()]
         if not all(0 <= token < config.speech_vocabulary for token in ids):
             raise InvalidValue(f"prompt tokens must be 0 to {config.speech_vocabulary - 1}", param="prompt_tokens")
-        row = speaker.detach().reshape(-1).to("cpu", torch.float32)
         digest = hashlib.sha256(row.numpy().tobytes() + repr(ids).encode()).hexdigest()
         return cls(row, tuple(ids), digest)
 

@@ -27,7 +27,7 @@ def read_config(file: TensorFile) -> T3Config:
     text_vocabulary, dim = _shape(file, "text_emb.weight")
     if dim % HEAD_DIM:
         raise ModelInvalid(f"{file.path}: text_emb.weight is {dim} wide, not a multiple of {HEAD_DIM}")
-    return T3Config(
+    config = T3Config(
         layers=layers,
         dim=dim,
         heads=dim // HEAD_DIM,
@@ -39,6 +39,13 @@ def read_config(file: TensorFile) -> T3Config:
         prompt_queries=_shape(file, "cond_enc.perceiver.pre_attention_query", dimensions=3)[1],
         speaker_dim=_shape(file, "cond_enc.spkr_enc.weight")[1],
     )
+    for name, size, token in (
+        ("text_emb.weight", config.text_vocabulary, config.start_text),
+        ("speech_head.weight", config.speech_vocabulary, config.stop_speech),
+    ):
+        if token >= size:
+            raise ModelInvalid(f"{file.path}: {name} has {size} rows, none for the token {token}")
+    return config
 
 
 def _shape(file: TensorFile, name: str, *, dimensions: int = 2) -> tuple[int, ...]:

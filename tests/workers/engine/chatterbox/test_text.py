@@ -53,14 +53,14 @@ def open_tokenizer(path: Path, *, vocabulary: int = 704, start: int = 255, stop:
 @example(text=" hello")
 @example(text="… ...")
 @example(text="a : - ; — , ")
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 def test_text_is_normalised_as_upstream_does(text: str) -> None:
     """Any text with content becomes what upstream's `punc_norm` makes of it; white space alone becomes nothing."""
     assert normalise(text) == (punc_norm(text) if text.split() else "")
 
 
 @given(text=texts)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_tokens_are_upstreams(tokenizer: TextTokenizer, upstream_tokenizer: Any, text: str) -> None:
     """The token ids are those of upstream's English tokenizer, or there is nothing to speak."""
     expected = upstream_tokenizer.encode(punc_norm(text)) if any(map(str.isalnum, text)) else []

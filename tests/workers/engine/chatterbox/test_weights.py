@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import pickle
 import shutil
-import socket
 import struct
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -26,12 +16,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fleet.errors import InvalidValue, ModelInvalid, ModelMissing
+from fleet.errors import ModelInvalid, ModelMissing
 from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
-from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.t3 import read_config
-from workers.engine.chatterbox.weights import ENGLISH, TensorFile, find_checkpoint, read_conditionals
+from workers.engine.chatterbox.weights import ENGLISH, TensorFile, find_checkpoint
 
 ROOT = Path(__file__).parents[4]
 UNUSED = {"tfmr.embed_tokens.weight", "text_head.weight"}
@@ -230,7 +219,7 @@ def test_a_header_above_the_limit(tmp_path: Path) -> None:
 
 
 @given(changes=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), min_size=1, max_size=6))
-@settings(in_shared_directories, max_examples=400)
+@settings(in_shared_directories, max_examples=200)
 def test_changed_bytes(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
     """Whatever bytes of a file are changed, it is read or refused as invalid."""
     path = tmp_path / ENGLISH.t3
@@ -263,7 +252,8 @@ def first_is(value: float) -> Callable[[Tensor], Tensor]:
 
 
 DAMAGE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "of another rank": (flattened, "has the shape"),
+    "with another dimension": (lambda tensor: tensor[..., None], "has the shape"),
+    "with fewer or more dimensions": (flattened, "has the shape"),
     "of integers": (lambda tensor: tensor.to(torch.int32), "holds I32"),
     "with a NaN": (first_is(float("nan")), "not finite"),
     "with an infinity": (first_is(float("-inf")), "not finite"),
@@ -352,334 +342,11 @@ def test_stored_in_half_precision(copy: Path, weights: dict[str, Tensor], dtype:
     assert len(sequence.tokens) == 3
 
 
-@dataclass
-class Canary:
-    """Unpickled as code would have it, it leaves a file."""
-
-    path: Path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_conditionals_run_no_code(tmp_path: Path, zipped: bool) -> None:
-    """A pickle with code in it is refused and its code not run, in both of torch's formats."""
-    path, canary = tmp_path / ENGLISH.conditionals, tmp_path / "canary"
-    contents = {"t3": {"speaker_emb": Canary(canary)}, "gen": {}}
-    torch.save(contents, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ModelInvalid, match=str(path)):
-        read_conditionals(path)
-    assert not canary.exists()
-    torch.load(path, weights_only=False)  # what an unguarded reader would do
-    assert canary.exists()
-
-
-def test_a_bare_pickle_runs_no_code(tmp_path: Path) -> None:
-    """The same of a pickle that torch did not write."""
-    path, canary = tmp_path / ENGLISH.conditionals, tmp_path / "canary"
-    path.write_bytes(pickle.dumps({"t3": Canary(canary), "gen": {}}))
-    with pytest.raises(ModelInvalid, match=str(path)):
-        read_conditionals(path)
-    assert not canary.exists()
-
-
-def test_truncated_conditionals(tiny: Path, tmp_path: Path) -> None:
-    """Conditionals cut anywhere are refused by name."""
-    whole, path = (tiny / ENGLISH.conditionals).read_bytes(), tmp_path / ENGLISH.conditionals
-
-    @in_shared_directories
-    @given(st.integers(0, len(whole) - 1))
-    def cut(at: int) -> None:
-        path.write_bytes(whole[:at])
-        with pytest.raises(ModelInvalid, match=str(path)):
-            read_conditionals(path)
-
-    cut()
-
-
-@given(changes=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=6), zipped=...)
-@settings(in_shared_directories, max_examples=400)
-def test_changed_conditionals(tmp_path: Path, changes: list[tuple[int, int]], zipped: bool) -> None:
-    """Whatever bytes of the conditionals are changed, they are read or refused as invalid."""
-    path = tmp_path / ENGLISH.conditionals
-    torch.save({"t3": {"a": torch.ones(3)}, "gen": {}}, path, _use_new_zipfile_serialization=zipped)
-    contents = bytearray(path.read_bytes())
-    for place, value in changes:
-        contents[place % len(contents)] = value
-    path.write_bytes(contents)
-    try:
-        found = read_conditionals(path)
-    except ModelInvalid as error:
-        assert str(path) in error.message  # noqa: PT017 - that none is raised is right too
-    else:
-        assert isinstance(found["t3"], dict)
-
-
-@pytest.mark.parametrize(
-    "contents",
-    [
-        [],
-        torch.zeros(3),
-        {},
-        {"t3": {}},
-        {"gen": {}},
-        {"t3": torch.zeros(3), "gen": {}},
-        {"t3": {}, "gen": None},
-        {"t3": {"speaker_emb": torch.zeros(1, 256).to_sparse()}, "gen": {}},
-        {"t3": {"speaker_emb": torch.zeros(1, 256, device="meta")}, "gen": {}},
-        {"t3": {}, "gen": {"prompt_token": torch.zeros(1, 5, dtype=torch.complex64)}},
-        {"t3": {}, "gen": {"embedding": torch.zeros(1, 192).to(torch.float8_e4m3fn)}},
-    ],
-    ids=str,
-)
-def test_conditionals_of_another_structure(tmp_path: Path, contents: object) -> None:
-    """What does not hold plain tensors for both halves of the model is refused by name."""
-    path = tmp_path / ENGLISH.conditionals
-    torch.save(contents, path)
-    with pytest.raises(ModelInvalid, match=str(path)):
-        read_conditionals(path)
-
-
-SPEAKER, TOKENS = torch.zeros(1, 256), torch.zeros(1, 150, dtype=torch.int64)
-
-
-@pytest.mark.parametrize(
-    ("part", "param"),
-    [
-        ({"speaker_emb": None}, "speaker"),
-        ({"speaker_emb": 0.5}, "speaker"),
-        ({"speaker_emb": SPEAKER[:, 1:]}, "speaker"),
-        ({"speaker_emb": SPEAKER.long()}, "speaker"),
-        ({"speaker_emb": SPEAKER * float("nan")}, "speaker"),
-        ({"cond_prompt_speech_tokens": None}, "prompt_tokens"),
-        ({"cond_prompt_speech_tokens": [1, 2]}, "prompt_tokens"),
-        ({"cond_prompt_speech_tokens": TOKENS.float()}, "prompt_tokens"),
-        ({"cond_prompt_speech_tokens": TOKENS[:, :0]}, "prompt_tokens"),
-        ({"cond_prompt_speech_tokens": torch.cat([TOKENS, TOKENS], 1)}, "prompt_tokens"),
-        ({"cond_prompt_speech_tokens": TOKENS.reshape(2, 75)}, "prompt_tokens"),
-        ({"cond_prompt_speech_tokens": torch.tensor(3)}, "prompt_tokens"),
-        ({"cond_prompt_speech_tokens": TOKENS - 1}, "prompt_tokens"),
-        ({"cond_prompt_speech_tokens": TOKENS + 8194}, "prompt_tokens"),
-    ],
-    ids=str,
-)
-def test_conditionals_of_another_model(tiny: Path, tmp_path: Path, part: dict[str, object], param: str) -> None:
-    """T3's conditionals are checked against the model before they are used."""
-    path = tmp_path / ENGLISH.conditionals
-    torch.save({"t3": {"speaker_emb": SPEAKER, "cond_prompt_speech_tokens": TOKENS, **part}, "gen": {}}, path)
-    found = read_conditionals(path)["t3"]
-    with pytest.raises(InvalidValue) as caught:
-        SpeakerPrompt.checked(
-            found["speaker_emb"], found["cond_prompt_speech_tokens"], read_config(TensorFile(tiny / ENGLISH.t3))
-        )
-    assert caught.value.param == param
-
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-INCOMPLETE = "f" * 40
-MODEL = "ResembleAI/chatterbox"
-
-
-@pytest.mark.parametrize(
-    "reference",
-    [
-        "hub:",
-        "hub:chatterbox",
-        f"hub:{MODEL}",
-        f"hub:{MODEL}@main",
-        f"hub:{MODEL}@{COMMIT[:12]}",
-        f"hub:{MODEL}@{COMMIT.upper()}",
-        f"hub:{MODEL}@{COMMIT}0",
-        f"hub:{MODEL}@{COMMIT}\n",
-        f"hub:chatterbox@{COMMIT}",
-        f"hub:https://huggingface.co/{MODEL}@{COMMIT}",
-        f"hub:a/b/c@{COMMIT}",
-        f"hub:../..@{COMMIT}",
-        f"hub:a--b/c@{COMMIT}",
-    ],
-)
-def test_malformed_hub_references(reference: str) -> None:
-    """A hub revision that is not an owner, a name and a whole commit is refused before the network is asked."""
-    with pytest.raises(ModelMissing) as caught:
-        find_checkpoint(reference)
-    assert caught.value.message.count("\n") == 0
-
-
-class Hub(ThreadingHTTPServer):
-    """As much of the hub as a download of one file at one commit needs: HEAD and GET of `/REPO/resolve/COMMIT/FILE`."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _HubHandler)
-        self.directory = directory
-        self.sent: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _HubHandler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self.wfile.write(self._answer())
-
-    def _answer(self) -> bytes:
-        repository, _, rest = self.path[1:].partition("/resolve/")
-        commit, _, name = rest.partition("/")
-        path = self.server.directory / name
-        problem = self._problem(repository, commit, path)
-        contents = b"" if problem else path.read_bytes()
-        self.send_response(404 if problem else 200)
-        self.send_header("Content-Length", str(len(contents)))
-        if problem:
-            self.send_header("X-Error-Code", problem)
-        else:
-            self.send_header("X-Repo-Commit", commit)
-            self.send_header("ETag", f'"{hashlib.sha256(contents).hexdigest()}"')
-            self.server.sent += [name] * (self.command == "GET")
-        self.end_headers()
-        return contents
-
-    @staticmethod
-    def _problem(repository: str, commit: str, path: Path) -> str | None:
-        if repository != MODEL:
-            return "RepoNotFound"
-        if commit not in {COMMIT, INCOMPLETE}:
-            return "RevisionNotFound"
-        if not path.is_file() or (commit, path.name) == (INCOMPLETE, ENGLISH.conditionals):
-            return "EntryNotFound"
-        return None
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def serving(hub: Hub) -> Iterator[Hub]:
-    thread = Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()
-        thread.join()
-
-
-@dataclass(frozen=True)
-class Found:
-    """What became of one reference: the directory or the message of a `ModelMissing`, and seconds."""
-
-    directory: str | None
-    message: str | None
-    seconds: float
-
-
-FIND = """
-import json, sys, time
-from fleet.errors import ModelMissing
-from workers.engine.chatterbox.weights import find_checkpoint
-
-for reference in sys.argv[1:]:
-    began, directory, message = time.monotonic(), None, None
-    try:
-        directory = str(find_checkpoint(reference))
-    except ModelMissing as error:
-        message = error.message
-    print(json.dumps([directory, message, time.monotonic() - began]))
-"""
-
-
-def find_through(url: str, home: Path, *references: str) -> list[Found]:
-    """Each reference looked for in a process of its own, since the hub's library reads its settings at import."""
-    kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower() and name[:3] != "HF_"}
-    settings_of_hub = {
-        "HF_ENDPOINT": url,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_ETAG_TIMEOUT": "1",
-    }
-    finished = subprocess.run(
-        [sys.executable, "-c", FIND, *references],
-        cwd=ROOT,
-        env=kept | settings_of_hub,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return [Found(*json.loads(line)) for line in finished.stdout.splitlines()]
-
-
-def test_a_hub_revision(tiny: Path, tmp_path: Path) -> None:
-    """A hub revision is downloaded once and then found without the network; what the hub lacks is named."""
-    contents = shutil.copytree(tiny, tmp_path / "hub")
-    (contents / ENGLISH.s3gen).write_bytes(b"s3gen")
-    (contents / ENGLISH.voice_encoder).write_bytes(b"voice encoder")
-    whole, unknown = f"hub:{MODEL}@{COMMIT}", f"hub:{MODEL}@{COMMIT[::-1]}"
-    incomplete, nobody = f"hub:{MODEL}@{INCOMPLETE}", f"hub:nobody/nothing@{COMMIT}"
-
-    with serving(Hub(contents)) as hub:
-        first, again, *refused = find_through(hub.url, tmp_path / "home", whole, whole, unknown, incomplete, nobody)
-    assert first.directory is not None
-    assert again.directory == first.directory
-    for name in ENGLISH.all:
-        assert (Path(first.directory) / name).read_bytes() == (contents / name).read_bytes()
-        assert hub.sent.count(name) == 1
-    lacking = (f"{ENGLISH.t3} of {MODEL}", f"{ENGLISH.conditionals} of {MODEL}", f"{ENGLISH.t3} of nobody/nothing")
-    for found, what in zip(refused, lacking, strict=True):
-        assert found.directory is None
-        assert str(found.message).startswith(what)
-        assert found.seconds < 5
-
-    offline, uncached = find_through(hub.url, tmp_path / "home", whole, unknown)
-    assert offline.directory == first.directory
-    assert offline.seconds < 1
-    assert str(uncached.message).startswith(f"{ENGLISH.t3} of {MODEL} at {COMMIT[::-1][:12]} cannot be had: ")
-    assert uncached.seconds < 5
-
-
-@contextmanager
-def silent() -> Iterator[str]:
-    """A port that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@contextmanager
-def hanging_up() -> Iterator[str]:
-    """A port that takes connections and ends them at once."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def hang_up() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                connection.recv(1)
-                connection.close()
-
-        thread = Thread(target=hang_up)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-@pytest.mark.parametrize("server", [silent, hanging_up])
-def test_a_broken_hub(tmp_path: Path, server: Callable[[], Any]) -> None:
-    """A hub that does not answer is given up on within seconds."""
-    with server() as url:
-        (found,) = find_through(url, tmp_path, f"hub:{MODEL}@{COMMIT}")
-    assert str(found.message).startswith(f"{ENGLISH.t3} of {MODEL} at {COMMIT[:12]} cannot be had: ")
-    assert found.seconds < 5
+@pytest.mark.parametrize(("name", "token"), [("speech_head.weight", "6562"), ("text_emb.weight", "255")])
+def test_a_vocabulary_without_its_special_tokens_is_refused(tiny: Path, tmp_path: Path, name: str, token: str) -> None:
+    """At the start, not by an index out of range in the first request."""
+    tensors = load_file(tiny / ENGLISH.t3)
+    tensors[name] = tensors[name][:100].clone()
+    save_file(tensors, tmp_path / ENGLISH.t3)
+    with pytest.raises(ModelInvalid, match=token):
+        read_config(TensorFile(tmp_path / ENGLISH.t3))
