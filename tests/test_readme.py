@@ -96,11 +96,12 @@ def started(clone: Clone) -> Iterator[Clone]:
 
 
 def test_readme_shows_what_a_new_user_needs() -> None:
-    """Two starts, the test command, curl, the OpenAI client and the command line."""
+    """Two starts, the test command, curl, the OpenAI client, the command line and the model's measurement."""
     assert len(STARTS) == 2
     assert [block for block in BASH if "scripts/test" in block] == ["scripts/test\n"]
     assert any("curl" in block for block in CALLS)
     assert any("fleet say" in block for block in CALLS)
+    assert len([block for block in BASH if "make_checkpoint" in block]) == 1
     assert len(PYTHON) == 1
 
 
@@ -114,6 +115,14 @@ def test_python_example_runs(started: Clone) -> None:
     """With the installed `openai` package; the file it writes is speech."""
     started.run([sys.executable, "-c", started.here(PYTHON[0])])
     assert loudness(decode((started.folder / "streamed.wav").read_bytes(), AudioFormat.wav)[0]) > 0.02
+
+
+def test_the_model_is_measured(clone: Clone) -> None:
+    """The engine's commands write a checkpoint and a result; the tests' own environment stands for `.venv-dev`."""
+    (block,) = [block for block in BASH if "make_checkpoint" in block]
+    clone.run(["bash", "-euo", "pipefail", "-c", block.replace(".venv-dev/bin/python", sys.executable)])
+    assert (clone.folder / "checkpoint/t3_cfg.safetensors").is_file()
+    assert list((clone.folder / "benchmarks/results").glob("engine-*.json"))
 
 
 def test_installation_is_small(started: Clone) -> None:

@@ -86,7 +86,7 @@ def test_strict_tokens_do_not_depend_on_company(wide: Path) -> None:
 
     alone = speak()
     for number in range(5):
-        others = SamplingParameters(seed=number, cfg_weight=0.0 if number == 2 else 0.5)
+        others = SamplingParameters(seed=number, cfg_weight=0.0 if number == 2 else 0.5, top_p=0.7 + 0.1 * (number % 4))
         engine.add(f"other-{number}", TEXTS[number % 3], parameters=others, max_tokens=20 + 30 * number)
     for _ in range(5):
         engine.tick()
