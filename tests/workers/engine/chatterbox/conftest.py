@@ -12,7 +12,7 @@ from tests.workers.engine.chatterbox.checkpoints import load_script, open_tokens
 from tests.workers.engine.chatterbox.oracle import Upstream
 from workers.engine.chatterbox.engine import TokenEngine
 
-LAYERS = 3
+LAYERS = 2
 
 
 @pytest.fixture(scope="session")
