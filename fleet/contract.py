@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
 SAMPLE_RATE = 24_000
 """Hz of every audio answer; mono."""
 
+MOST_TOP_K = 100_000
+"""Far above any vocabulary of speech tokens, and within every integer type."""
+
 REQUEST_ID_HEADER = "x-request-id"
 
 
@@ -86,7 +89,7 @@ class SpeechParameters(Frozen):
     temperature: Annotated[Number, Field(ge=0, le=5)] | None = None
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(strict=True, ge=0)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=0, le=MOST_TOP_K)] | None = None
     repetition_penalty: Annotated[Number, Field(ge=1, le=10)] | None = None
 
     @property

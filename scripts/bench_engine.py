@@ -3,7 +3,7 @@
 
 `scripts/bench_engine.py` writes random weights of the published model's sizes to a temporary directory, unless
 `--checkpoint` names one with T3, tokenizer.json and conds.pt. It prints a table and writes
-benchmarks/results/engine-DEVICE-DATE.json. It needs no network.
+benchmarks/results/engine-DEVICE-DATE.json, with the number of layers if `--layers` pruned it. It needs no network.
 
 Decoding is timed without prefill, and neither side stops at end-of-speech. Upstream runs its own loop in float32, one
 stream with guidance (two rows), before and after ours, and the mean counts: machines are shared. `prefill_ms` is the
@@ -269,8 +269,8 @@ def parse_arguments() -> argparse.Namespace:
     if not {"fp32", "bf16"}.issuperset(options.precisions):
         parser.error("--precisions are fp32 and bf16")
     options.streams = [int(count) for count in options.streams.split(",")]
-    if min(options.streams) < 1:
-        parser.error("--streams are numbers from 1")
+    if min(options.streams) < 1 or (options.tokens or 1) < 1 or (options.layers or 1) < 1:
+        parser.error("--streams, --tokens and --layers are numbers from 1")
     return options
 
 
@@ -283,7 +283,8 @@ def main() -> None:
         tokens = options.tokens or (300 if device.type == "cuda" else 40)
         work = read_workload(options.checkpoint or Path(made), tokens, device)
         result = described(work) | measure(work, options)
-    name = f"engine-{device.type}-{result['date'][:10]}.json"
+    pruned = f"-layers{options.layers}" if options.layers else ""
+    name = f"engine-{device.type}{pruned}-{result['date'][:10]}.json"
     target: Path = options.output or ROOT / "benchmarks/results" / name
     target.write_text(json.dumps(result, indent=2) + "\n")
     show(result)

@@ -122,7 +122,7 @@ def test_the_model_is_measured(clone: Clone) -> None:
     (block,) = [block for block in BASH if "make_checkpoint" in block]
     clone.run(["bash", "-euo", "pipefail", "-c", block.replace(".venv-dev/bin/python", sys.executable)])
     assert (clone.folder / "checkpoint/t3_cfg.safetensors").is_file()
-    assert list((clone.folder / "benchmarks/results").glob("engine-*.json"))
+    assert list((clone.folder / "benchmarks/results").glob("engine-*-layers2-*.json"))
 
 
 def test_installation_is_small(started: Clone) -> None:

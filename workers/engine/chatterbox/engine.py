@@ -13,12 +13,18 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fleet.errors import InvalidValue, ModelInvalid, SynthesisFailed
+from fleet.errors import EngineLost, InvalidSettings, InvalidValue, ModelInvalid, SynthesisFailed
 from workers.engine.base import SamplingParameters
-from workers.engine.chatterbox.graphs import GRAPH_ROWS, Batch, PrefillRunner, StepRunner
-from workers.engine.chatterbox.kernels import choose_kernels
+from workers.engine.chatterbox.graphs import GRAPH_ROWS, Batch, GraphPool, PrefillRunner, StepRunner
+from workers.engine.chatterbox.kernels import Kernels, choose_kernels
 from workers.engine.chatterbox.kv_cache import KVSlots, slots_that_fit
-from workers.engine.chatterbox.options import EngineOptions, check_parameters, choose_device, choose_precision
+from workers.engine.chatterbox.options import (
+    EngineOptions,
+    check_max_tokens,
+    check_parameters,
+    choose_device,
+    choose_precision,
+)
 from workers.engine.chatterbox.prompt import PromptEncoder, SpeakerPrompt
 from workers.engine.chatterbox.sampler import BROKEN, NOT_SAMPLED, SamplingState, needs_sorting
 from workers.engine.chatterbox.scheduler import PrefillChunk, Scheduler
@@ -34,6 +40,24 @@ _CPU_ROWS = (*range(2, 16, 2), *range(16, 64, 4), *range(64, 129, 8))
 """Numbers of rows of a step on a CPU: nothing is captured there, so padding is kept small."""
 
 
+@dataclass(slots=True)
+class DecodeStep:
+    """One position of every row of a batch, then one token for every line; all in and out are device tensors."""
+
+    prompts: PromptEncoder
+    t3: T3
+    slots: KVSlots
+    state: SamplingState
+    kernels: Kernels
+
+    def __call__(self, batch: Batch, filtered: bool) -> None:  # noqa: FBT001 - the runner's signature
+        state = self.state
+        positions = state.lengths[batch.leads]
+        embeddings = self.prompts.speech(state.tokens[batch.leads], state.steps[batch.leads])
+        logits = self.t3.step(self.slots, embeddings, batch.slots, positions, batch.leads != state.scratch)
+        self.kernels.sample(logits, batch.lines, state, filtered=filtered)
+
+
 class TokenEngine:
     """Text in, speech tokens out, many sequences at once.
 
@@ -47,6 +71,9 @@ class TokenEngine:
         self.config = config = read_config(t3)
         self.device = device = choose_device(options.device)
         self.dtype = dtype = choose_precision(options.precision, device)
+        if options.positions <= config.prompt_positions(1):
+            shortest = config.prompt_positions(1) + 1
+            raise InvalidSettings(f"positions must be {shortest} or more for this model", param="positions")
         self.default_voice = voice
         self._text = TextTokenizer(
             tokenizer, vocabulary=config.text_vocabulary, start=config.start_text, stop=config.stop_text
@@ -64,7 +91,8 @@ class TokenEngine:
         )
         self.slots = KVSlots(config, count=count, positions=options.positions, device=device, dtype=dtype)
         self._state = SamplingState(config, slots=count, device=device)
-        pool = torch.cuda.graph_pool_handle() if device.type == "cuda" and options.capture else None
+        self._step = DecodeStep(self._prompts, self.t3, self.slots, self._state, self._kernels)
+        pool = GraphPool() if device.type == "cuda" and options.capture else None
         self.steps = StepRunner(
             self._step, sizes=self._row_sizes(), scratch=self.slots.scratch, device=device, pool=pool
         )
@@ -113,8 +141,7 @@ class TokenEngine:
         parameters = parameters or SamplingParameters()
         check_parameters(parameters)
         limit = max_tokens if max_tokens is not None else min(self.config.most_tokens, self.options.positions * 2 // 3)
-        if not 1 <= limit < self.config.speech_positions:
-            raise InvalidValue(f"max_tokens must be 1 to {self.config.speech_positions - 1}", param="max_tokens")
+        check_max_tokens(limit, self.config.speech_positions - 1)
         voice = voice or self.default_voice
         if voice is None:
             raise InvalidValue("this model has no voice of its own; give one", param="voice")
@@ -142,13 +169,23 @@ class TokenEngine:
         self.scheduler.cancel(sequence_id)
 
     def tick(self) -> list[Sequence]:
-        """Do the next piece of work; the sequences that have more tokens or have ended through it."""
+        """Do the next piece of work; the sequences that have more tokens or have ended through it.
+
+        Memory that runs out in a prefill ends that sequence. Anything else that goes wrong ends all that this tick was
+        for and is raised; the others, and the engine, can go on if the device can.
+        """
         plan = self.scheduler.plan()
-        for chunk in plan.prefill:
-            self._prefill(chunk)
-        if plan.decode:
-            self._decode(plan.decode)
-        return self._collect(ahead=_LAG if plan.decode and self.device.type == "cuda" else 0)
+        try:
+            for chunk in plan.prefill:
+                self._prefill(chunk)
+            decoding = [sequence for sequence in plan.decode if not sequence.finished]
+            if decoding:
+                self._decode(decoding)
+        except BaseException:
+            for sequence in (*(chunk.sequence for chunk in plan.prefill), *plan.decode):
+                self.scheduler.finish(sequence, Finish.FAILED, SynthesisFailed("the engine failed at this text"))
+            raise
+        return self._collect(ahead=_LAG if decoding and self.device.type == "cuda" else 0)
 
     def run(self) -> None:
         """Tick until nothing is left to do."""
@@ -166,16 +203,22 @@ class TokenEngine:
 
     def _prefill(self, chunk: PrefillChunk) -> None:
         sequence = chunk.sequence
-        if sequence.prompt is None:
-            sequence.prompt = self._prompts.encode(
-                sequence.text_tokens, sequence.voice, sequence.parameters.exaggeration, sequence.rows
-            )
-        self.prefills.run(sequence.prompt[:, chunk.start : chunk.stop], sequence.slots, chunk.start)
-        if chunk.is_last:
-            sequence.prompt = None
-            self._state.admit(
-                sequence.slots[0], sequence.parameters, seed=sequence.seed, length=sequence.prompt_positions
-            )
+        if sequence.finished:  # by an earlier chunk of the same tick
+            return
+        try:
+            if sequence.prompt is None:
+                sequence.prompt = self._prompts.encode(
+                    sequence.text_tokens, sequence.voice, sequence.parameters.exaggeration, sequence.rows
+                )
+            self.prefills.run(sequence.prompt[:, chunk.start : chunk.stop], sequence.slots, chunk.start)
+            if chunk.is_last:
+                sequence.prompt = None
+                self._state.admit(
+                    sequence.slots[0], sequence.parameters, seed=sequence.seed, length=sequence.prompt_positions
+                )
+        except torch.OutOfMemoryError:
+            error = EngineLost("the device's memory is used up", retry_after=1)
+            self.scheduler.finish(sequence, Finish.FAILED, error)
 
     def _decode(self, sequences: list[Sequence]) -> None:
         # The two ways of a step agree but for rounding on CUDA, where `strict` therefore always takes the same.
@@ -184,20 +227,12 @@ class TokenEngine:
         emitted = self.steps.run([sequence.slots for sequence in sequences], filtered=filtered)
         self._launched.append(self._returning(emitted, sequences))
 
-    def _step(self, batch: Batch, filtered: bool) -> None:  # noqa: FBT001 - the runner's signature
-        """One position of every row, then one token for every line; all inputs and outputs are device tensors."""
-        state = self._state
-        positions = state.lengths[batch.leads]
-        embeddings = self._prompts.speech(state.tokens[batch.leads], state.steps[batch.leads])
-        logits = self.t3.step(self.slots, embeddings, batch.slots, positions, batch.leads != state.scratch)
-        self._kernels.sample(logits, batch.lines, state, filtered=filtered)
-
     def _returning(self, emitted: Tensor, sequences: list[Sequence]) -> _Launch:
         """The tokens' way to the host, begun but not waited for."""
         if self.device.type != "cuda":
             return _Launch(sequences, emitted, None)
         if not self._returned:
-            self._returned.append(torch.empty(self.options.max_rows, dtype=torch.int64, pin_memory=True))
+            self._returned.append(torch.empty(max(2, self.slots.count), dtype=torch.int64, pin_memory=True))
         pinned = self._returned.pop()
         pinned[: len(emitted)].copy_(emitted, non_blocking=True)
         arrived = torch.cuda.Event()
@@ -226,7 +261,7 @@ class TokenEngine:
         sequence.tokens.append(token)
         if token == self.config.stop_speech:
             self.scheduler.finish(sequence, Finish.STOP)
-        elif len(sequence.tokens) == sequence.max_tokens:
+        elif len(sequence.tokens) >= sequence.max_tokens:
             self.scheduler.finish(sequence, Finish.LENGTH)
 
     def _row_sizes(self) -> list[int]:

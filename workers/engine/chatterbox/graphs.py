@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from workers.engine.chatterbox.sampler import NOT_SAMPLED, Lines
@@ -19,8 +20,14 @@ GRAPH_ROWS = (2, 4, 8, 16, 32, 64, 96, 128)
 GRAPH_CHUNKS = (64, 96, 128, 192, 256, 384, 512, 768)
 """Prompt lengths that a prefill is captured for; what comes behind the prompt is overwritten before it is read."""
 
-GraphPool = Any
-"""What `torch.cuda.graph_pool_handle` returns: the memory that all graphs share."""
+
+class GraphPool:
+    """What all graphs share: their memory, and one stream, since each stream keeps a workspace of its own for good."""
+
+    def __init__(self) -> None:
+        self.memory: Any = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream()
+
 
 _WARM_UPS = 3
 """Runs before a capture, in which libraries choose their algorithms and take their workspaces."""
@@ -70,14 +77,13 @@ class CapturedCall:
     """A call on fixed tensors, recorded once and replayed."""
 
     def __init__(self, call: Callable[[], None], pool: GraphPool) -> None:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        pool.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(pool.stream):
             for _ in range(_WARM_UPS):
                 call()
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(pool.stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        with torch.cuda.graph(self._graph, pool=pool.memory, stream=pool.stream):
             call()
 
     def __call__(self) -> None:
@@ -131,8 +137,8 @@ class StepRunner:
         return batch.lines.emitted
 
     def capture(self, size: int, *, filtered: bool) -> None:
-        """Record the step for `size` rows; without a pool, on a CPU, this does nothing. Call it between steps."""
-        if self._pool is None or (size, filtered) in self._graphs:
+        """Record the step of one of `sizes`; without a pool, on a CPU, this does nothing. Call it between steps."""
+        if self._pool is None or size not in self.sizes or (size, filtered) in self._graphs:
             return
         batch = self._batch(size, size)
         batch.place([], scratch=self._scratch)
@@ -141,6 +147,9 @@ class StepRunner:
 
     def _batch(self, rows: int, lines: int) -> Batch:
         if (rows, lines) not in self._batches:
+            if self._device.type != "cuda":  # nothing holds on to a batch there, and there are many kinds
+                self._batches.clear()
+                self._placed.clear()
             self._batches[rows, lines] = Batch.empty(rows, lines, scratch=self._scratch, device=self._device)
         return self._batches[rows, lines]
 
@@ -176,6 +185,8 @@ class PrefillRunner:
         size = self.sizes[place] if place < len(self.sizes) else 0
         found = self._captured.get((rows, size)) if start == 0 else None
         if found is None:
+            if start == 0 and size and self._device.type == "cuda":  # as a captured one is, so that the bits are too
+                embeddings = F.pad(embeddings, (0, 0, 0, size - chunk))
             self._prefill(embeddings, where.to(self._device, non_blocking=True), start)
             return
         graph, inputs, targets = found

@@ -55,7 +55,8 @@ def slots_that_fit(
     fitting = int(free * share) // each - 1
     if fitting < 2:
         raise EngineUnavailable(
-            f"{free >> 20} MiB are free on {device}; two sequences' keys and values need {3 * each / share / 2**20:.0f}"
+            f"{free >> 20} MiB are free on {device}; one sequence with guidance, at memory_share {share:g}, "
+            f"needs {3 * each / share / 2**20:.0f}"
         )
     return min(fitting, most)
 

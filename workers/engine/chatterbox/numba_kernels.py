@@ -78,6 +78,8 @@ def _rotate_and_store(
     scale = np.float32(head_dim**-0.5)
     for i in prange(lines * heads):
         n, h = i % lines, i // lines
+        if not 0 <= positions[n] < keys.shape[2]:
+            continue  # nothing here checks bounds, and behind a slot lies another
         key, value = keys[slots[n], h, positions[n]], values[slots[n], h, positions[n]]
         for d in range(half):
             cosine, sine = cosines[positions[n], d], sines[positions[n], d]

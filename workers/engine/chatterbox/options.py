@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Literal, TypeGuard, get_args, get_type_hints
 
 import torch
 
-from fleet.errors import EngineUnavailable, InvalidValue
+from fleet.contract import MOST_TOP_K
+from fleet.errors import EngineUnavailable, InvalidSettings, InvalidValue
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.kernels import AttentionName
 
@@ -19,8 +20,9 @@ class EngineOptions:
 
     `precision` of weights, activations and the KV cache; `auto` is bf16 on CUDA and on a CPU that computes in it.
     `strict` runs every step with all rows, so that on CUDA too a seed gives the same tokens whatever else runs; on a
-    CPU in fp32 that is so anyway. `positions` is the length of a slot: prompt and speech tokens together. `max_rows`
-    bounds the rows of a step, two per sequence with guidance. `memory_share` of the free memory goes to the KV cache.
+    CPU with its own kernels that is so anyway. `positions` is the length of a slot: prompt and speech tokens together.
+    `max_rows` bounds the rows of a step, two per sequence with guidance. `memory_share` of the free memory goes to the
+    KV cache. Raises `InvalidSettings`, naming the option.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -32,6 +34,20 @@ class EngineOptions:
     memory_share: float = 0.5
     max_waiting: int = 256
     capture: bool = True
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for name in ("device", "precision", "attention"):
+            if getattr(self, name) not in get_args(hints[name]):
+                raise InvalidSettings(f"{name} must be one of {', '.join(get_args(hints[name]))}", param=name)
+        for name, (low, high) in _LIMITS.items():
+            if not (_is_whole(value := getattr(self, name)) and low <= value <= high):
+                expected = f"{name} must be a whole number from {low} to {high}"
+                raise InvalidSettings(f"{expected}, not {value!r}", param=name)
+        if not (_is_number(self.memory_share) and 0 < self.memory_share <= 1):
+            raise InvalidSettings(
+                f"memory_share must be above 0 and at most 1, not {self.memory_share!r}", param="memory_share"
+            )
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -55,6 +71,8 @@ def choose_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device
     return torch.bfloat16 if fast else torch.float32
 
 
+_LIMITS = {"positions": (64, 8192), "max_rows": (1, 512), "max_waiting": (1, 1_000_000)}
+
 _RANGES = {
     "exaggeration": (0.0, 2.0),
     "cfg_weight": (0.0, 5.0),
@@ -70,9 +88,24 @@ def check_parameters(parameters: SamplingParameters) -> None:
     """Raise `InvalidValue`, naming the parameter that is out of its range."""
     for name, (low, high) in _RANGES.items():
         value = getattr(parameters, name)
-        if not (math.isfinite(value) and low <= value <= high):
-            raise InvalidValue(f"{name} must be between {low:g} and {high:g}, not {value}", param=name)
-    if parameters.top_k < 0:
-        raise InvalidValue(f"top_k must be 0 or more, not {parameters.top_k}", param="top_k")
-    if parameters.seed is not None and not 0 <= parameters.seed < 2**63:
-        raise InvalidValue("seed must be between 0 and 2**63 - 1", param="seed")
+        if not (_is_number(value) and low <= value <= high):
+            raise InvalidValue(f"{name} must be a number from {low:g} to {high:g}, not {value!r}", param=name)
+    if not (_is_whole(parameters.top_k) and 0 <= parameters.top_k <= MOST_TOP_K):
+        raise InvalidValue(f"top_k must be a whole number from 0 to {MOST_TOP_K}", param="top_k")
+    if parameters.seed is not None and not (_is_whole(parameters.seed) and 0 <= parameters.seed < 2**63):
+        raise InvalidValue("seed must be a whole number from 0 to 2**63 - 1", param="seed")
+
+
+def check_max_tokens(value: int, most: int) -> None:
+    """Raise `InvalidValue` unless it is a whole number from 1 to `most`."""
+    if not (_is_whole(value) and 1 <= value <= most):
+        raise InvalidValue(f"max_tokens must be a whole number from 1 to {most}, not {value!r}", param="max_tokens")
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Not NaN: that is in no range, so it need not be looked for here."""
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -20,7 +20,7 @@ _CACHED_SPEAKERS = 256
 """Perceiver results kept, 132 KiB each for the full model."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SpeakerPrompt(Conditionals):
     """T3's part of a voice: `speaker` float32 [speaker_dim] and `tokens`, the speech tokens of its recording.
 

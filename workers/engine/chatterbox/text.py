@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from fleet.errors import ModelInvalid, NothingToSpeak, TextTooLong
+from fleet.errors import InvalidValue, ModelInvalid, NothingToSpeak, TextTooLong
 
 _SPACE = "[SPACE]"
 _START, _STOP = "[START]", "[STOP]"
@@ -27,6 +27,9 @@ _REPLACEMENTS = (
 )
 """Rare punctuation and what stands for it, applied in this order, since the results of one feed the next. The order
 and the pairs are `punc_norm` of chatterbox-tts 0.1.7."""
+
+_LONGEST_TOKEN = 64
+"""Characters; more than any token of the vocabulary stands for, so that what can never fit is not tokenized."""
 
 _ENDINGS = (".", "!", "?", "-", ",")
 
@@ -70,8 +73,15 @@ class TextTokenizer:
     def encode(self, text: str, *, longest: int) -> list[int]:
         """Token ids of normalised text, without the start and stop tokens.
 
-        Raises `NothingToSpeak` when there is nothing to say and `TextTooLong` for more than `longest` tokens.
+        Raises `NothingToSpeak` when there is nothing to say, `TextTooLong` for more than `longest` tokens and
+        `InvalidValue` for a lone surrogate. Special tokens written in a text act as such, as they do upstream.
         """
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InvalidValue("the text holds half a surrogate pair, which is no character", param="input")
+        if len(text) > longest * _LONGEST_TOKEN:
+            raise TextTooLong(
+                f"the text is {len(text)} characters long; {longest} tokens fit into one segment", param="input"
+            )
         text = normalise(text)
         if not any(character.isalnum() for character in text):
             raise NothingToSpeak("the text holds nothing that can be spoken", param="input")

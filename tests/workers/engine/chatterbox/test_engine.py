@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import random
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,20 @@ import psutil
 import pytest
 import torch
 
-from fleet.errors import EngineUnavailable, InvalidValue, NothingToSpeak, Overloaded, SynthesisFailed, TextTooLong
+from fleet.errors import (
+    EngineLost,
+    EngineUnavailable,
+    InvalidSettings,
+    InvalidValue,
+    NothingToSpeak,
+    Overloaded,
+    SynthesisFailed,
+    TextTooLong,
+)
 from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.engine import TokenEngine
-from workers.engine.chatterbox.options import choose_device, choose_precision
+from workers.engine.chatterbox.options import EngineOptions, choose_device, choose_precision
 from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.sequence import Finish, Sequence
 
@@ -115,6 +126,7 @@ def test_logits_that_are_not_numbers_fail_one_request(tiny_engine: TokenEngine) 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t", "...", "?!", "\u2026\u2014"])
 def test_a_text_without_content_is_refused(tiny_engine: TokenEngine, text: str) -> None:
+    """Before anything is queued."""
     with pytest.raises(NothingToSpeak):
         tiny_engine.add("empty", text)
     assert tiny_engine.scheduler.idle
@@ -141,19 +153,28 @@ def test_a_text_beyond_the_models_positions_is_refused(wide: Path, text: str) ->
         ("min_p", 1.5),
         ("top_p", float("nan")),
         ("top_k", -1),
+        ("top_k", 2**63),
+        ("top_k", 1.5),
+        ("temperature", "hot"),
+        ("temperature", None),
+        ("exaggeration", True),
+        ("seed", 1.5),
+        ("seed", True),
         ("repetition_penalty", 0.0),
         ("seed", -1),
         ("seed", 2**63),
     ],
 )
-def test_a_parameter_out_of_range_is_named(tiny_engine: TokenEngine, name: str, value: float) -> None:
+def test_a_parameter_out_of_range_is_named(tiny_engine: TokenEngine, name: str, value: object) -> None:
+    """One of another type is, too."""
     with pytest.raises(InvalidValue) as refused:
         tiny_engine.add("odd", "Hello.", parameters=SamplingParameters(**{name: value}))  # type: ignore[arg-type]
     assert refused.value.param == name
 
 
-@pytest.mark.parametrize("limit", [0, -5, 4100, 10**9])
+@pytest.mark.parametrize("limit", [0, -5, 4100, 10**9, 1.5, True, "5"])
 def test_max_tokens_out_of_range_is_named(tiny_engine: TokenEngine, limit: int) -> None:
+    """A fraction would never be reached."""
     with pytest.raises(InvalidValue) as refused:
         tiny_engine.add("odd", "Hello.", max_tokens=limit)
     assert refused.value.param == "max_tokens"
@@ -199,6 +220,7 @@ def test_a_full_queue_is_said(tiny: Path) -> None:
 
 
 def test_too_little_memory_is_said_at_start(tiny: Path) -> None:
+    """With what is free and what is needed."""
     with pytest.raises(EngineUnavailable, match="MiB"):
         open_tokens(tiny, memory_share=1e-6)
 
@@ -227,7 +249,7 @@ def test_bf16_speaks_as_fp32_does(wide: Path) -> None:
     logits: list[torch.Tensor] = []
     for precision in ("fp32", "bf16"):
         engine = open_tokens(wide, precision=precision)
-        kernels = engine._kernels
+        kernels = engine._step.kernels
         original = kernels.sample
 
         def record(found: torch.Tensor, *arguments: object, original: object = original, **options: object) -> None:
@@ -240,3 +262,91 @@ def test_bf16_speaks_as_fp32_does(wide: Path) -> None:
     exact, rounded = logits
     assert not torch.equal(exact, rounded)
     assert (exact.exp() * (exact - rounded)).sum() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("positions", 1),
+        ("positions", 10**9),
+        ("max_rows", 0),
+        ("max_rows", 2.0),
+        ("memory_share", 0),
+        ("memory_share", float("nan")),
+        ("memory_share", 2),
+        ("max_waiting", 0),
+        ("precision", "fp16"),
+        ("device", "cuda:1"),
+        ("attention", "flash"),
+    ],
+)
+def test_an_option_out_of_range_is_named(name: str, value: object) -> None:
+    """Nothing is loaded first."""
+    with pytest.raises(InvalidSettings) as refused:
+        EngineOptions(**{name: value})  # type: ignore[arg-type]
+    assert refused.value.param == name
+
+
+def test_a_lone_surrogate_is_refused(tiny_engine: TokenEngine) -> None:
+    """It is no character, and the tokenizer would fail at it."""
+    with pytest.raises(InvalidValue) as refused:
+        tiny_engine.add("half", "a\ud800b")
+    assert refused.value.param == "input"
+
+
+def failing_once(error: Exception, original: Callable[..., object]) -> Callable[..., object]:
+    """The function, whose first call raises."""
+    errors = [error]
+
+    def call(*arguments: object, **options: object) -> object:
+        if errors:
+            raise errors.pop()
+        return original(*arguments, **options)
+
+    return call
+
+
+@pytest.mark.parametrize(("where", "name"), [("_prompts", "encode"), ("prefills", "run"), ("steps", "run")])
+def test_a_failed_tick_leaves_the_engine_whole(
+    tiny_engine: TokenEngine, monkeypatch: pytest.MonkeyPatch, where: str, name: str
+) -> None:
+    """Who was part of it has failed, the slots are free, and what comes next is what it would have been."""
+    parameters = SamplingParameters(seed=6)
+    expected = tiny_engine.add("before", "Hello there.", parameters=parameters, max_tokens=6)
+    tiny_engine.run()
+    part = getattr(tiny_engine, where)
+    monkeypatch.setattr(part, name, failing_once(ValueError("by the test"), getattr(part, name)))
+    failed = [tiny_engine.add(f"failed-{n}", "Hello there.", max_tokens=6) for n in range(2)]
+    with pytest.raises(ValueError, match="by the test"):
+        tiny_engine.run()
+    assert failed[0].finish is Finish.FAILED
+    tiny_engine.run()
+    assert tiny_engine.scheduler.free_slots == tiny_engine.slots.count
+    after = tiny_engine.add("after", "Hello there.", parameters=parameters, max_tokens=6)
+    tiny_engine.run()
+    assert after.tokens == expected.tokens
+
+
+def test_memory_that_runs_out_ends_one_request(tiny_engine: TokenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an error that says when to come again; its neighbour is served."""
+    run = failing_once(torch.OutOfMemoryError("by the test"), tiny_engine.prefills.run)
+    monkeypatch.setattr(tiny_engine.prefills, "run", run)
+    first, second = (tiny_engine.add(str(n), "Hello there.", max_tokens=6) for n in range(2))
+    tiny_engine.run()
+    assert isinstance(first.error, EngineLost)
+    assert first.error.retry_after
+    assert (second.finish, len(second.tokens)) == (Finish.LENGTH, 6)
+
+
+def test_an_engine_that_is_let_go_frees_its_memory(tiny: Path) -> None:
+    """At once, without waiting for the cycle collector."""
+    engine = open_tokens(tiny)
+    engine.add("one", "Hello.", max_tokens=2)
+    engine.run()
+    keys = weakref.ref(engine.slots)
+    gc.disable()
+    try:
+        del engine
+        assert keys() is None
+    finally:
+        gc.enable()

@@ -96,7 +96,7 @@ def test_triton_speaks_the_same_tokens(tiny: Path) -> None:
     for kernels in (None, TritonKernels(torch.float32)):
         engine = open_tokens(tiny, max_rows=8, positions=160)
         if kernels is not None:
-            engine._kernels = engine.t3._kernels = kernels
+            engine._step.kernels = engine.t3._kernels = kernels
         sequences = [
             engine.add(text, text, parameters=parameters, max_tokens=6 + n)
             for n, (text, parameters) in enumerate(requests)

@@ -72,7 +72,7 @@ def test_logits_under_teacher_forcing(
         from workers.engine.chatterbox.torch_kernels import TorchKernels  # noqa: PLC0415 - the variant under test
 
         kernels._kernels = TorchKernels(torch.float32)
-    monkeypatch.setattr(wide_engine, "_kernels", kernels)
+    monkeypatch.setattr(wide_engine._step, "kernels", kernels)
     monkeypatch.setattr(wide_engine.t3, "_kernels", kernels)
     sequence = wide_engine.add("forced", TEXT, parameters=SamplingParameters(cfg_weight=cfg_weight), max_tokens=24)
     wide_engine.run()
