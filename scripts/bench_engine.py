@@ -55,13 +55,14 @@ from bench_upstream import (
 
 from fleet.errors import EngineUnavailable
 from workers.engine.base import SamplingParameters
+from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.kernels import AttentionName
 from workers.engine.chatterbox.kv_cache import bytes_per_slot
 from workers.engine.chatterbox.options import EngineOptions, choose_device
 from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.sequence import Finish, Sequence, Stage
-from workers.engine.chatterbox.weights import ENGLISH, TensorFile, read_conditionals
+from workers.engine.chatterbox.weights import TensorFile, read_conditionals
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "triton", "numba", "numpy", "chatterbox-tts", "transformers", "safetensors", "tokenizers")

@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs in a checkout that is not installed
 
 from workers.engine.base import SamplingParameters
+from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.config import T3Config
 from workers.engine.chatterbox.t3 import read_config
 from workers.engine.chatterbox.text import TextTokenizer
-from workers.engine.chatterbox.weights import ENGLISH, TensorFile, read_conditionals
+from workers.engine.chatterbox.weights import TensorFile, read_conditionals
 
 TEXT = (
     "The morning train was late again, so we walked along the river and talked about the house that she wanted to "
@@ -112,8 +113,8 @@ def p50_ms(times: list[float]) -> float:
 def open_upstream(work: Workload) -> Callable[[int], list[float]]:
     """Upstream's model as a function: a number of tokens to when it began and had drawn each of them, in seconds."""
     from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS  # noqa: PLC0415 - not needed for our half
-    from chatterbox.models.t3.modules.cond_enc import T3Cond  # noqa: PLC0415
-    from make_checkpoint import upstream_t3  # noqa: PLC0415
+    from chatterbox.models.t3.modules.cond_enc import T3Cond  # noqa: PLC0415 - nor this
+    from make_checkpoint import upstream_t3  # noqa: PLC0415 - it loads all of chatterbox-tts
 
     with patch.dict(LLAMA_CONFIGS["Llama_520M"], num_hidden_layers=work.config.layers):
         model: Any = upstream_t3("full" if work.config.dim == 1024 else "tiny", work.config.layers)

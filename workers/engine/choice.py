@@ -10,15 +10,13 @@ import structlog
 from fleet.devices import visible_gpus
 from fleet.errors import EngineUnavailable, ModelMissing
 from workers.engine.base import Engine
+from workers.engine.chatterbox.checkpoint import check_directory
 from workers.engine.espeak import EspeakEngine
 
 log = structlog.get_logger()
 
 EngineName = Literal["auto", "espeak", "chatterbox"]
 Device = Literal["auto", "cpu", "cuda"]
-
-CHECKPOINT_FILES = ("t3_cfg.safetensors", "s3gen.safetensors", "ve.safetensors", "tokenizer.json", "conds.pt")
-"""What an English Chatterbox checkpoint directory holds, by upstream's file names."""
 
 
 def open_engine(name: EngineName, *, device: Device, checkpoint: Path | None, max_jobs: int) -> Engine:
@@ -33,19 +31,10 @@ def open_engine(name: EngineName, *, device: Device, checkpoint: Path | None, ma
         if device == "cuda":
             raise EngineUnavailable("the espeak engine runs on the CPU only; leave out the device, or give cpu")
         return EspeakEngine(max_jobs=max_jobs)
-    check_checkpoint(checkpoint)
-    raise EngineUnavailable(_NO_CHATTERBOX)
-
-
-def check_checkpoint(checkpoint: Path | None) -> None:
-    """Raise `ModelMissing`, naming what is not there."""
     if checkpoint is None:
         raise ModelMissing("the chatterbox engine needs a model: give its directory with --checkpoint")
-    if not checkpoint.is_dir():
-        raise ModelMissing(f"no checkpoint: {checkpoint} is not a directory")
-    missing = [file for file in CHECKPOINT_FILES if not (checkpoint / file).is_file()]
-    if missing:
-        raise ModelMissing(f"the checkpoint {checkpoint} lacks {', '.join(missing)}")
+    check_directory(checkpoint)
+    raise EngineUnavailable(_NO_CHATTERBOX)
 
 
 _NO_CHATTERBOX = (

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fleet.errors import EngineLost, InvalidSettings, InvalidValue, ModelInvalid, SynthesisFailed
 from workers.engine.base import SamplingParameters
+from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.graphs import GRAPH_ROWS, Batch, GraphPool, PrefillRunner, StepRunner
 from workers.engine.chatterbox.kernels import Kernels, choose_kernels
 from workers.engine.chatterbox.kv_cache import KVSlots, slots_that_fit
@@ -31,7 +32,7 @@ from workers.engine.chatterbox.scheduler import PrefillChunk, Scheduler
 from workers.engine.chatterbox.sequence import Finish, Sequence
 from workers.engine.chatterbox.t3 import T3, read_config
 from workers.engine.chatterbox.text import TextTokenizer
-from workers.engine.chatterbox.weights import ENGLISH, TensorFile, find_checkpoint, read_conditionals
+from workers.engine.chatterbox.weights import TensorFile, find_checkpoint, read_conditionals
 
 _LAG = 1
 """Steps that a CUDA device is ahead of what the host has read, so that neither waits for the other."""

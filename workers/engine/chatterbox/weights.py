@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fleet.errors import ModelInvalid, ModelMissing
+from workers.engine.chatterbox.checkpoint import ENGLISH, CheckpointFiles, check_directory
 
 _LARGEST_HEADER = 100 * 2**20
 """Bytes; the format's own limit."""
@@ -29,30 +29,6 @@ HUB_REFERENCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0
 """How a hub revision is written: `hub:OWNER/NAME@COMMIT`, the commit in full, so that it can never change under us."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointFiles:
-    """Upstream's names for the files of one model."""
-
-    t3: str
-    s3gen: str
-    voice_encoder: str
-    tokenizer: str
-    conditionals: str
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        return (self.t3, self.s3gen, self.voice_encoder, self.tokenizer, self.conditionals)
-
-
-ENGLISH = CheckpointFiles(
-    t3="t3_cfg.safetensors",
-    s3gen="s3gen.safetensors",
-    voice_encoder="ve.safetensors",
-    tokenizer="tokenizer.json",
-    conditionals="conds.pt",
-)
-
-
 def find_checkpoint(where: str | Path, files: CheckpointFiles = ENGLISH) -> Path:
     """The directory that holds a model's files.
 
@@ -61,13 +37,8 @@ def find_checkpoint(where: str | Path, files: CheckpointFiles = ENGLISH) -> Path
     """
     if str(where).startswith("hub:"):
         return _from_hub(str(where), files)
-    directory = Path(where)
-    if not directory.is_dir():
-        raise ModelMissing(f"no checkpoint: {directory} is not a directory")
-    missing = [name for name in files.all if not (directory / name).is_file()]
-    if missing:
-        raise ModelMissing(f"the checkpoint {directory} lacks {', '.join(missing)}")
-    return directory
+    check_directory(Path(where), files)
+    return Path(where)
 
 
 def _from_hub(reference: str, files: CheckpointFiles) -> Path:

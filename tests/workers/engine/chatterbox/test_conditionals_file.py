@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.errors import InvalidValue, ModelInvalid
+from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.t3 import read_config
-from workers.engine.chatterbox.weights import ENGLISH, TensorFile, read_conditionals
+from workers.engine.chatterbox.weights import TensorFile, read_conditionals
 
 in_shared_directories = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -8,8 +8,8 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.options import EngineOptions
-from workers.engine.chatterbox.weights import ENGLISH
 
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs/engine.md").read_text()

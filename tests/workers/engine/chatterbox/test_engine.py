@@ -165,9 +165,9 @@ def test_bf16_speaks_as_fp32_does(wide: Path) -> None:
 
         def record(found: torch.Tensor, *arguments: object, original: object = original, **options: object) -> None:
             logits.append(found[0].log_softmax(-1))
-            original(found, *arguments, **options)  # type: ignore[operator]
+            original(found, *arguments, **options)  # type: ignore[operator]  # the method it stands for
 
-        kernels.sample = record  # type: ignore[method-assign, assignment]
+        kernels.sample = record  # type: ignore[method-assign, assignment]  # takes what the method takes
         engine.add("one", "The same words.", max_tokens=1)
         engine.run()
     exact, rounded = logits

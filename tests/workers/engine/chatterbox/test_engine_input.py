@@ -64,7 +64,7 @@ def test_a_text_beyond_the_models_positions_is_refused(wide: Path, text: str) ->
 def test_a_parameter_out_of_range_is_named(tiny_engine: TokenEngine, name: str, value: object) -> None:
     """One of another type is, too."""
     with pytest.raises(InvalidValue) as refused:
-        tiny_engine.add("odd", "Hello.", parameters=SamplingParameters(**{name: value}))  # type: ignore[arg-type]
+        tiny_engine.add("odd", "Hello.", parameters=SamplingParameters(**{name: value}))  # type: ignore[arg-type]  # wrong on purpose
     assert refused.value.param == name
 
 
@@ -123,7 +123,7 @@ def test_a_prompt_of_the_wrong_shape_is_refused(
 def test_an_option_out_of_range_is_named(name: str, value: object) -> None:
     """Nothing is loaded first."""
     with pytest.raises(InvalidSettings) as refused:
-        EngineOptions(**{name: value})  # type: ignore[arg-type]
+        EngineOptions(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
     assert refused.value.param == name
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from fleet.errors import ModelMissing
-from workers.engine.chatterbox.weights import ENGLISH, find_checkpoint
+from workers.engine.chatterbox.checkpoint import ENGLISH
+from workers.engine.chatterbox.weights import find_checkpoint
 
 ROOT = Path(__file__).parents[4]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleet.errors import ModelInvalid, NothingToSpeak, TextTooLong
+from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.text import TextTokenizer, normalise
-from workers.engine.chatterbox.weights import ENGLISH
 
 RARE = ["...", "…", ":", " - ", ";", "—", "–", " ,", "“", "”", "‘", "’", ".", "!", "?", "-", ",", '"', "'"]
 SPACES = [" ", "  ", "\t", "\n", "\r\n", "\u00a0", "\u2003", "\u3000", "\u200b", "\x1c"]

@@ -19,8 +19,9 @@ from torch import Tensor
 from fleet.errors import ModelInvalid, ModelMissing
 from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
+from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.t3 import read_config
-from workers.engine.chatterbox.weights import ENGLISH, TensorFile, find_checkpoint
+from workers.engine.chatterbox.weights import TensorFile, find_checkpoint
 
 ROOT = Path(__file__).parents[4]
 UNUSED = {"tfmr.embed_tokens.weight", "text_head.weight"}
