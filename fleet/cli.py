@@ -42,6 +42,7 @@ def say(
     voice: Annotated[str | None, typer.Option(help="A voice's id, name or alias.")] = None,
     emotion: Annotated[str | None, typer.Option(help="An emotion profile: neutral, expressive, calm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same sound, where the engine draws lots.")] = None,
+    quality: Annotated[str | None, typer.Option(help="draft, standard or high, where the engine knows them.")] = None,
     language: Annotated[str | None, typer.Option(help="A language tag such as de.")] = None,
     speed: Annotated[float, typer.Option(help="0.25 to 4.")] = 1.0,
     format: Annotated[AudioFormat | None, typer.Option(help="Default: by the file's ending, else wav.")] = None,  # noqa: A002 - the flag's name
@@ -57,6 +58,7 @@ def say(
             voice=voice,
             emotion=emotion,
             seed=seed,
+            quality=quality,
             language=language,
             speed=speed,
             format=audio_format,

@@ -18,6 +18,8 @@ MOST_TOP_K = 100_000
 
 REQUEST_ID_HEADER = "x-request-id"
 
+Quality = Literal["draft", "standard", "high"]
+
 
 class AudioFormat(StrEnum):
     """What the audio is encoded as. `pcm` is bare signed 16-bit little-endian samples."""
@@ -91,6 +93,11 @@ class SpeechParameters(Frozen):
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(strict=True, ge=0, le=MOST_TOP_K)] | None = None
     repetition_penalty: Annotated[Number, Field(ge=1, le=10)] | None = None
+    quality: Quality | None = Field(
+        None,
+        description="How many Euler steps the sound takes; words and voice of a seed stay the same. `draft` takes "
+        "fewer than `standard`: faster and less accurate; `high` takes more: slower and more accurate.",
+    )
 
     @property
     def voice_name(self) -> str | None:
@@ -168,8 +175,38 @@ class Readiness(BaseModel):
     reason: str | None = None
 
 
+class DecodingFigures(BaseModel):
+    """What an engine that decodes tokens has counted since it was opened, and what it holds now.
+
+    `steps_per_s` is null before anything was decoded, `device_bytes` on a CPU. `step_rows` and `euler_rows` add up the
+    live rows of all steps.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    steps_per_s: float | None
+    steps: int
+    step_rows: int
+    tokens: int
+    graph_replays: int
+    eager_steps: int
+    euler_steps: int
+    euler_rows: int
+    hops: int
+    hops_late: int
+    slots: int
+    slots_used: int
+    sequences_waiting: int
+    conditionals_computed: int
+    conditionals_hits: int
+    device_bytes: int | None
+
+
 class WorkerHealth(BaseModel):
-    """A worker's `GET /health`. Seconds and bytes; `rtf` and `ttfa_s` are measured over the last syntheses, or null."""
+    """A worker's `GET /health`. Seconds and bytes; `rtf` and `ttfa_s` are measured over the last syntheses, or null.
+
+    `figures` is null for an engine that decodes no tokens.
+    """
 
     status: Literal["ok"] = "ok"
     role: Literal["worker"] = "worker"
@@ -190,6 +227,7 @@ class WorkerHealth(BaseModel):
     uptime_s: float
     memory_bytes: int
     pid: int
+    figures: DecodingFigures | None = None
 
 
 class WorkerStats(BaseModel):

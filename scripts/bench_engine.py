@@ -56,12 +56,12 @@ from bench_upstream import (
 from fleet.errors import EngineUnavailable
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.checkpoint import ENGLISH
-from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.kernels import AttentionName
 from workers.engine.chatterbox.kv_cache import bytes_per_slot
 from workers.engine.chatterbox.options import EngineOptions, choose_device
 from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.sequence import Finish, Sequence, Stage
+from workers.engine.chatterbox.token_engine import TokenEngine
 from workers.engine.chatterbox.weights import TensorFile, read_conditionals
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,7 +88,7 @@ def open_engine(work: Workload, **options: Any) -> TokenEngine:
     voice = SpeakerPrompt.checked(found["speaker_emb"], found["cond_prompt_speech_tokens"], work.config)
     most = work.config.prompt_positions(len(work.text_tokens)) + WARM_UPS + work.tokens
     chosen = EngineOptions(positions=-(-most // 64) * 64, memory_share=0.8, **options)
-    with patch("workers.engine.chatterbox.engine.read_config", lambda _: work.config):
+    with patch("workers.engine.chatterbox.token_engine.read_config", lambda _: work.config):
         engine = TokenEngine(file, work.directory / ENGLISH.tokenizer, voice, chosen)
     engine.capture()
     return engine

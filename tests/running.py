@@ -132,11 +132,11 @@ class _RunningServer:
 
 
 class RunningWorker(_RunningServer):
-    """`python -m workers` on the espeak engine; settings by their names."""
+    """`python -m workers` on the espeak engine, or another module that runs one; settings by their names."""
 
-    def __init__(self, port: int, **settings: object) -> None:
+    def __init__(self, port: int, *, module: str = "workers", **settings: object) -> None:
         named = {f"CHATTERBOX_{name.upper()}": str(value) for name, value in settings.items()}
-        super().__init__("workers", port, {"CHATTERBOX_PORT": str(port), "CHATTERBOX_ENGINE": "espeak", **named})
+        super().__init__(module, port, {"CHATTERBOX_PORT": str(port), "CHATTERBOX_ENGINE": "espeak", **named})
 
 
 class RunningBalancer(_RunningServer):

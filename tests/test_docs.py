@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from balancer.settings import BalancerSettings
@@ -14,6 +15,9 @@ from fleet.contract import SpeechRequest, SynthesisRequest
 from fleet.errors import leaves
 from fleet.settings import ProcessSettings
 from tests.running import ROOT
+from tests.workers.failing import FIGURES
+from workers.engine_metrics import DecodingCollector
+from workers.guard import ENGINE_LOST_EXIT
 from workers.settings import WorkerSettings
 
 API = (ROOT / "docs/api.md").read_text()
@@ -52,6 +56,11 @@ def test_every_error_code_is_documented_with_its_status() -> None:
         assert any(line.startswith(f"| {kind.status} |") or not line.startswith("|") for line in rows), kind.code
 
 
+def test_exit_code_of_a_lost_engine_is_documented() -> None:
+    """The page names the code that a process ends with."""
+    assert f"ends with code {ENGINE_LOST_EXIT}" in API
+
+
 def test_every_route_is_documented(worker_http: httpx2.Client, http: httpx2.Client) -> None:
     """What the OpenAPI document and the balancer serve stands in the page."""
     for path in [*worker_http.get("/openapi.json").json()["paths"], "/stats"]:
@@ -60,11 +69,14 @@ def test_every_route_is_documented(worker_http: httpx2.Client, http: httpx2.Clie
 
 
 def test_metrics_page_lists_what_is_served(worker_http: httpx2.Client, http: httpx2.Client) -> None:
-    """Every family is on the page with its type, and every row of the page is served."""
+    """Every family is on the page with its type, and every row of the page is served, if by another engine."""
     http.post("/synthesize", json={"text": "Measure me."})
+    registry = CollectorRegistry()
+    registry.register(DecodingCollector(lambda: FIGURES))
+    expositions = [client.get("/metrics").text for client in (worker_http, http)]
     served = {}
-    for client in (worker_http, http):
-        for family in text_string_to_metric_families(client.get("/metrics").text):
+    for exposition in (*expositions, generate_latest(registry).decode()):
+        for family in text_string_to_metric_families(exposition):
             if not family.name.endswith("_created"):
                 served[family.name + ("_total" if family.type == "counter" else "")] = family.type
     listed = dict(re.findall(r"^\| `([a-z_]+)(?:\{[a-z,]+\})?` \| ([a-z]+) \|", METRICS, re.MULTILINE))

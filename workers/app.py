@@ -20,6 +20,7 @@ from workers.api import listings, speech, system
 from workers.api.errors import from_http, from_validation
 from workers.api.state import Worker
 from workers.engine.base import Engine
+from workers.guard import EngineGuard
 from workers.metrics import WorkerMetrics
 from workers.readiness import ReadinessCheck
 from workers.settings import WorkerSettings
@@ -28,15 +29,18 @@ from workers.voices.catalogue import VoiceCatalogue
 
 
 def make_app(settings: WorkerSettings, engine: Engine) -> ASGIApp:
-    """The application; it closes the engine when it shuts down."""
+    """The application; it watches over the engine while it serves, and closes it when it shuts down."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        guard.start()
         yield
+        await readiness.close()
+        guard.stop()  # An engine that is closed on purpose is not lost.
         engine.close()
 
     api = _empty_api(lifespan, with_docs=settings.enable_docs)
-    metrics, readiness = WorkerMetrics(engine), ReadinessCheck(engine)
+    metrics, readiness, guard = WorkerMetrics(engine), ReadinessCheck(engine), EngineGuard(engine)
     api.state.worker = Worker(
         settings=settings,
         engine=engine,

@@ -10,6 +10,7 @@ import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from workers.engine.base import Engine
+from workers.engine_metrics import DecodingCollector
 
 _RECENT = 32
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1, 2, 5, 10, 30)
@@ -49,6 +50,8 @@ class WorkerMetrics:
         self._gauge("chatterbox_memory_bytes", "Resident memory of this worker and its children.", self.memory_bytes)
         info = Gauge("chatterbox_engine_info", "Always 1.", ["engine", "model", "device"], registry=self._registry)
         info.labels(capabilities.engine, capabilities.model, capabilities.device).set(1)
+        if engine.figures() is not None:
+            self._registry.register(DecodingCollector(engine.figures))
 
     def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         Gauge(name, text, registry=self._registry).set_function(read)

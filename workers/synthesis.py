@@ -71,6 +71,7 @@ class Synthesis:
                 if track is None:
                     track = _Track(encoder_for(speech.audio_format), speech.speed)
                     self._metrics.heard_first_sound(time.monotonic() - started_at)
+                    self._readiness.proved()
                 heard += len(samples)
                 # Encoders hold the CPU for milliseconds: not on the event loop.
                 piece = await asyncio.to_thread(track.add, samples)

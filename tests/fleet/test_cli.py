@@ -71,8 +71,9 @@ def test_text_from_standard_input(fleet: RunningFleet, tmp_path: Path) -> None:
 
 
 def test_unhonoured_parameter_is_told(fleet: RunningFleet, tmp_path: Path) -> None:
-    """A seed means nothing to the embedded engine, and the person learns it."""
-    assert b"not honoured by this engine: seed" in run(fleet, tmp_path, "say", "Hi.", "--seed", "3").stderr
+    """A seed and a quality mean nothing to the embedded engine, and the person learns it."""
+    ended = run(fleet, tmp_path, "say", "Hi.", "--seed", "3", "--quality", "draft")
+    assert b"not honoured by this engine: quality,seed" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,7 @@ def test_unhonoured_parameter_is_told(fleet: RunningFleet, tmp_path: Path) -> No
         (["say", "hi", "--emotion", "furious"], "there is no emotion 'furious'"),
         (["say", "hi", "--speed", "9"], "speed"),
         (["say", "hi", "--seed", "-1"], "seed"),
+        (["say", "hi", "--quality", "best"], "quality"),
         (["say", "hi", "-o", "x.doc"], "no format is called 'doc'"),
         (["say", "hi", "-o", "x.mp3", "--format", "wav"], "not what its name promises"),
         (["say", "hi", "-o", "missing/x.wav"], "there is no folder missing"),

@@ -11,8 +11,8 @@ import torch
 
 from tests.workers.engine.chatterbox.checkpoints import load_script, open_tokens, write_token_half
 from workers.engine.base import SamplingParameters
-from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.sequence import Sequence
+from workers.engine.chatterbox.token_engine import TokenEngine
 
 TEXTS = ("Short.", "A text of middling length, with a comma.", "Something that goes on for rather longer. " * 3)
 

@@ -54,6 +54,7 @@ BAD_FIELDS = {
     "top_p": ({"input": "a", "top_p": 0}, 422, "invalid_value", "top_p"),
     "top_k": ({"input": "a", "top_k": -1}, 422, "invalid_value", "top_k"),
     "repetition penalty": ({"input": "a", "repetition_penalty": 0.5}, 422, "invalid_value", "repetition_penalty"),
+    "unknown quality": ({"input": "a", "quality": "best"}, 422, "invalid_value", "quality"),
     "negative seed": ({"input": "a", "seed": -1}, 422, "invalid_value", "seed"),
     "huge seed": ({"input": "a", "seed": 2**63}, 422, "invalid_value", "seed"),
     "fractional seed": ({"input": "a", "seed": 1.5}, 422, "invalid_value", "seed"),

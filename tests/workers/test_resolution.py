@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.contract import AudioFormat, SpeechRequest, SynthesisRequest
+from fleet.contract import AudioFormat, Quality, SpeechRequest, SynthesisRequest
 from fleet.errors import FleetError, InvalidValue, ModelNotFound, TextTooLong, VoiceNotFound
+from workers.engine import base
 from workers.engine.base import Capabilities, SamplingParameters
 from workers.engine.espeak.speakers import VOICES
 from workers.resolution import Speech, find_language, resolve
@@ -61,6 +64,13 @@ def test_request_goes_before_emotion_and_emotion_before_default(
     for name, given_value in (("exaggeration", exaggeration), ("cfg_weight", cfg_weight), ("seed", seed)):
         candidates = (given_value, getattr(profile, name, None), getattr(default, name))
         assert getattr(parameters, name) == next((value for value in candidates if value is not None), None)
+
+
+@pytest.mark.parametrize("quality", get_args(Quality))
+def test_quality_reaches_the_engine(quality: Quality) -> None:
+    """Each quality of the contract is one that engines know, and is passed on as it was given."""
+    assert resolved(SpeechRequest(input="hi", quality=quality)).parameters.quality == quality
+    assert quality in get_args(base.Quality)
 
 
 @pytest.mark.parametrize("name", STOCK_NAMES)

@@ -53,8 +53,8 @@ def test_parameters_act(side: httpx2.Client) -> None:
 
 def test_ignored_parameters_are_told(side: httpx2.Client) -> None:
     """What the engine does not honour is named in a header."""
-    answer = side.post("/synthesize", json={"text": TEXT, "temperature": 0.3, "seed": 7})
-    assert answer.headers["x-ignored-parameters"] == "seed,temperature"
+    answer = side.post("/synthesize", json={"text": TEXT, "temperature": 0.3, "seed": 7, "quality": "draft"})
+    assert answer.headers["x-ignored-parameters"] == "quality,seed,temperature"
 
 
 def test_listings_have_the_shapes_clients_read(side: httpx2.Client) -> None:
@@ -90,6 +90,7 @@ def test_worker_health_is_measured(worker_http: httpx2.Client) -> None:
     assert health.ttfa_s is not None
     assert 0 < health.ttfa_s < 5
     assert health.memory_bytes > 10_000_000
+    assert health.figures is None
 
 
 def test_worker_is_ready(worker_http: httpx2.Client) -> None:

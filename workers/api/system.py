@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import fleet
-from fleet.contract import Alive, ErrorBody, Readiness, WorkerHealth
+from fleet.contract import Alive, DecodingFigures, ErrorBody, Readiness, WorkerHealth
 from fleet.errors import NotReady
 from workers.api.state import WorkerState
 
@@ -25,7 +25,7 @@ async def test() -> Alive:
 @router.get("/health")
 async def health(worker: WorkerState) -> WorkerHealth:
     """What runs here and what it measures of itself."""
-    capabilities, status = worker.engine.capabilities, worker.engine.status()
+    capabilities, status, figures = worker.engine.capabilities, worker.engine.status(), worker.engine.figures()
     return WorkerHealth(
         name=worker.settings.name,
         version=fleet.__version__,
@@ -33,8 +33,8 @@ async def health(worker: WorkerState) -> WorkerHealth:
         model=capabilities.model,
         device=capabilities.device,
         demo_voice=capabilities.demo_voice,
-        ready=status.ready,
-        reason=status.reason,
+        ready=status.ready and status.fatal is None,
+        reason=status.fatal or status.reason,
         voices=len(worker.voices),
         languages=len(capabilities.languages),
         running_jobs=status.running_jobs,
@@ -44,6 +44,7 @@ async def health(worker: WorkerState) -> WorkerHealth:
         uptime_s=time.time() - worker.metrics.started_at,
         memory_bytes=worker.metrics.memory_bytes(),
         pid=os.getpid(),
+        figures=None if figures is None else DecodingFigures.model_validate(figures),
     )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Samples = npt.NDArray[np.float32]
 """Mono audio, shape [n], nominally within ±1."""
+
+Quality = Literal["draft", "standard", "high"]
+"""How much work goes into the sound of the same words: Euler steps, for an engine that takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class SamplingParameters:
     top_k: int = 0
     repetition_penalty: float = 1.2
     seed: int | None = None
+    quality: Quality = "standard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ class Capabilities:
     """What an engine is and what it honours, told truthfully.
 
     `parameters` names the fields of `SamplingParameters` that change its output. `voices[0]` is the default voice.
-    `demo_voice` marks an engine that stands in for the real model.
+    `demo_voice` marks an engine that stands in for the real model. `first_sound_s` is how long the engine took, when it
+    was opened, from a short text to its first sound: what a wait for it is measured against.
     """
 
     engine: str
@@ -84,13 +89,15 @@ class Capabilities:
     voices: tuple[EngineVoice, ...]
     languages: tuple[str, ...]
     parameters: frozenset[str]
+    first_sound_s: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
     """What the engine is doing at this moment.
 
-    `reason` says why it is not ready. `silent_s` is how long the running jobs have had no sound; 0 when none runs.
+    `reason` says why it is not ready. `silent_s` is how long the running jobs have seen no progress; 0 when none runs.
+    `fatal` says why this process cannot speak again and must be replaced.
     """
 
     ready: bool
@@ -98,6 +105,34 @@ class EngineStatus:
     running_jobs: int
     queued_jobs: int
     silent_s: float = 0.0
+    fatal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """What an engine that decodes tokens has counted since it was opened, and what it holds now.
+
+    `steps_per_s` is measured over the newest decode steps while something is decoded; None before there are any.
+    `step_rows` and `euler_rows` add up the live rows of all steps, so that their ratio to the steps is the mean batch.
+    `device_bytes` is what is allocated on the GPU; None on a CPU, where a process has its memory measured anyway.
+    """
+
+    steps_per_s: float | None
+    steps: int
+    step_rows: int
+    tokens: int
+    graph_replays: int
+    eager_steps: int
+    euler_steps: int
+    euler_rows: int
+    hops: int
+    hops_late: int
+    slots: int
+    slots_used: int
+    sequences_waiting: int
+    conditionals_computed: int
+    conditionals_hits: int
+    device_bytes: int | None
 
 
 class Engine(Protocol):
@@ -107,6 +142,10 @@ class Engine(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     def status(self) -> EngineStatus: ...
+
+    def figures(self) -> EngineFigures | None:
+        """What it has counted; None from an engine that decodes no tokens."""
+        ...
 
     def prepare(self, recordings: Sequence[Recording]) -> Conditionals:
         """Measure a speaker. Blocks while it computes. Raises `InvalidValue` when the recordings hold no speech."""

@@ -1,290 +1,324 @@
-"""The token half of the engine: admit, prefill, decode, collect."""
+"""The real model behind the Engine protocol: one thread owns the device, admits, decodes, vocodes and delivers."""
 
 from __future__ import annotations
 
 import secrets
+import threading
+import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Self
 
+import structlog
 import torch
-from torch import Tensor
 
-from fleet.errors import EngineLost, InvalidSettings, InvalidValue, ModelInvalid, SynthesisFailed
-from workers.engine.base import SamplingParameters
-from workers.engine.chatterbox.checkpoint import ENGLISH
-from workers.engine.chatterbox.graphs import GRAPH_ROWS, Batch, GraphPool, PrefillRunner, StepRunner
-from workers.engine.chatterbox.kernels import Kernels, choose_kernels
-from workers.engine.chatterbox.kv_cache import KVSlots, slots_that_fit
-from workers.engine.chatterbox.options import (
-    EngineOptions,
-    check_max_tokens,
-    check_parameters,
-    choose_device,
-    choose_precision,
+from fleet.contract import SAMPLE_RATE
+from fleet.errors import EngineLost, FleetError, NothingToSpeak, Overloaded
+from workers.engine.base import (
+    Capabilities,
+    Conditionals,
+    EngineFigures,
+    EngineStatus,
+    EngineVoice,
+    Job,
+    Recording,
+    Samples,
+    SamplingParameters,
 )
-from workers.engine.chatterbox.prompt import PromptEncoder, SpeakerPrompt
-from workers.engine.chatterbox.sampler import BROKEN, NOT_SAMPLED, SamplingState, needs_sorting
-from workers.engine.chatterbox.scheduler import PrefillChunk, Scheduler
-from workers.engine.chatterbox.sequence import Finish, Sequence
-from workers.engine.chatterbox.t3 import T3, read_config
-from workers.engine.chatterbox.text import TextTokenizer
-from workers.engine.chatterbox.weights import TensorFile, find_checkpoint, read_conditionals
+from workers.engine.chatterbox.conditionals import VoiceConditionals
+from workers.engine.chatterbox.mishaps import EngineBroken, Mishaps
+from workers.engine.chatterbox.model import Model
+from workers.engine.chatterbox.options import EngineOptions, SpeechOptions, check_parameters
+from workers.engine.chatterbox.pace import Pace
+from workers.engine.chatterbox.speaking import SpeakingJobs
+from workers.engine.chatterbox.speeches import Sink, Speech, segments_of
+from workers.engine.outbox import Outbox
+from workers.engine.segments import speakable
 
-_LAG = 1
-"""Steps that a CUDA device is ahead of what the host has read, so that neither waits for the other."""
+log = structlog.get_logger()
 
-_CPU_ROWS = (*range(2, 16, 2), *range(16, 64, 4), *range(64, 129, 8))
-"""Numbers of rows of a step on a CPU: nothing is captured there, so padding is kept small."""
+VOICE = EngineVoice(
+    id="default",
+    name="Default",
+    description="The voice that comes with the model",
+    language="en",
+    aliases=(
+        *("alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse"),
+        *("marin", "cedar"),
+    ),
+)
+"""The model has one voice of its own, which answers to all of OpenAI's names."""
 
-
-@dataclass(slots=True)
-class DecodeStep:
-    """One position of every row of a batch, then one token for every line; all in and out are device tensors."""
-
-    prompts: PromptEncoder
-    t3: T3
-    slots: KVSlots
-    state: SamplingState
-    kernels: Kernels
-
-    def __call__(self, batch: Batch, filtered: bool) -> None:  # noqa: FBT001 - the runner's signature
-        state = self.state
-        positions = state.lengths[batch.leads]
-        embeddings = self.prompts.speech(state.tokens[batch.leads], state.steps[batch.leads])
-        logits = self.t3.step(self.slots, embeddings, batch.slots, positions, batch.leads != state.scratch)
-        self.kernels.sample(logits, batch.lines, state, filtered=filtered)
+_LANGUAGE = "en"
+_CHUNK_LIMIT = SAMPLE_RATE
+_TRIAL_TEXT = "Ready."
+_SHUTTING_DOWN = "the engine is shutting down"
+_IDLE_S = 0.5
+"""How long the thread sleeps when nothing can be done and nobody wakes it."""
 
 
-class TokenEngine:
-    """Text in, speech tokens out, many sequences at once.
+class ChatterboxEngine:
+    """T3 and S3Gen behind the Engine protocol.
 
-    One thread owns it and calls everything here. `tick` does the next piece of work; sequences carry their own results.
+    Jobs share every step. A job's sound depends on the job and its seed alone, never on what else runs, to rounding.
     """
 
-    def __init__(
-        self, t3: TensorFile, tokenizer: Path, voice: SpeakerPrompt | None = None, options: EngineOptions | None = None
-    ) -> None:
-        self.options = options = options or EngineOptions()
-        self.config = config = read_config(t3)
-        self.device = device = choose_device(options.device)
-        self.dtype = dtype = choose_precision(options.precision, device)
-        if options.positions <= config.prompt_positions(1):
-            shortest = config.prompt_positions(1) + 1
-            raise InvalidSettings(f"positions must be {shortest} or more for this model", param="positions")
-        self.default_voice = voice
-        self._text = TextTokenizer(
-            tokenizer, vocabulary=config.text_vocabulary, start=config.start_text, stop=config.stop_text
+    def __init__(self, model: Model, options: SpeechOptions) -> None:
+        self._model = model
+        self._options = options
+        self._tokens, self._vocoder = model.tokens, model.vocoder
+        self._lock = threading.Condition()
+        self._inbox: deque[Speech] = deque()
+        self._poked = False
+        self._closed = False
+        self._speaking = SpeakingJobs(model.tokens, model.vocoder, options)
+        self._pace = Pace()
+        self._mishaps = Mishaps(model.drop_caches)
+        self._captures: Iterator[Callable[[], None]] = iter(())
+        self._thread = threading.Thread(target=self._run, name="chatterbox-owner", daemon=True)
+        self._thread.start()
+        first_sound_s = self._first_sound()
+        on_gpu = model.device.type == "cuda"
+        self._stuck_after_s = options.stuck_after_s or (30.0 if on_gpu else max(120.0, 20 * first_sound_s))
+        self._capabilities = Capabilities(
+            engine="chatterbox",
+            model="chatterbox-" + model.revision,
+            device=model.device_name,
+            sample_rate=SAMPLE_RATE,
+            demo_voice=False,
+            clones_voices=True,
+            voices=(VOICE,),
+            languages=(_LANGUAGE,),
+            parameters=frozenset(field.name for field in fields(SamplingParameters)),
+            first_sound_s=first_sound_s,
         )
-        self._prompts = PromptEncoder(t3, config, device)
-        self._kernels = choose_kernels(options.attention, device=device, dtype=dtype)
-        self.t3 = T3(t3, config, positions=options.positions, kernels=self._kernels, device=device, dtype=dtype)
-        count = slots_that_fit(
-            config,
-            positions=options.positions,
-            device=device,
-            dtype=dtype,
-            share=options.memory_share,
-            most=options.max_rows,
-        )
-        self.slots = KVSlots(config, count=count, positions=options.positions, device=device, dtype=dtype)
-        self._state = SamplingState(config, slots=count, device=device)
-        self._step = DecodeStep(self._prompts, self.t3, self.slots, self._state, self._kernels)
-        pool = GraphPool() if device.type == "cuda" and options.capture else None
-        self.steps = StepRunner(
-            self._step, sizes=self._row_sizes(), scratch=self.slots.scratch, device=device, pool=pool
-        )
-        self.prefills = PrefillRunner(
-            partial(self.t3.prefill, self.slots), dim=config.dim, positions=options.positions, device=device, pool=pool
-        )
-        on_gpu = device.type == "cuda"
-        self.scheduler = Scheduler(
-            slots=count,
-            positions=options.positions,
-            chunk=options.positions if on_gpu else 64,
-            budget=1024 if on_gpu else 128,
-            max_waiting=options.max_waiting,
-        )
-        self._launched: deque[_Launch] = deque()
-        self._returned: list[Tensor] = []
-        self._warm()
+        self._captures = model.captures()
+        self._wake()
 
     @classmethod
-    def open(cls, checkpoint: str | Path, options: EngineOptions | None = None) -> Self:
-        """From a checkpoint directory or hub revision. Raises `ModelMissing`, `ModelInvalid`, `EngineUnavailable`."""
-        directory = find_checkpoint(checkpoint)
-        t3 = TensorFile(directory / ENGLISH.t3)
-        conditionals = read_conditionals(directory / ENGLISH.conditionals)["t3"]
-        speaker, prompt = conditionals.get("speaker_emb"), conditionals.get("cond_prompt_speech_tokens")
-        try:
-            voice = SpeakerPrompt.checked(speaker, prompt, read_config(t3))
-        except InvalidValue as error:
-            raise ModelInvalid(f"{directory / ENGLISH.conditionals} does not fit the model: {error}") from error
-        return cls(t3, directory / ENGLISH.tokenizer, voice, options)
+    def open(
+        cls,
+        checkpoint: str | Path,
+        tokens: EngineOptions | None = None,
+        speech: SpeechOptions | None = None,
+    ) -> Self:
+        """Load a checkpoint directory or hub revision and speak a first word.
 
-    def add(
-        self,
-        sequence_id: str,
-        text: str,
-        *,
-        voice: SpeakerPrompt | None = None,
-        parameters: SamplingParameters | None = None,
-        max_tokens: int | None = None,
-    ) -> Sequence:
-        """Queue a text of one segment.
-
-        `max_tokens` is by default the model's own cap, 1000 or 40 s of speech, but no more than two thirds of a slot.
-        Raises `NothingToSpeak`, `TextTooLong`, `InvalidValue` with the parameter's name, or `Overloaded`.
+        Raises `ModelMissing`, `ModelInvalid`, `EngineUnavailable` or `InvalidSettings`.
         """
-        parameters = parameters or SamplingParameters()
-        check_parameters(parameters)
-        limit = max_tokens if max_tokens is not None else min(self.config.most_tokens, self.options.positions * 2 // 3)
-        check_max_tokens(limit, self.config.speech_positions - 1)
-        voice = voice or self.default_voice
-        if voice is None:
-            raise InvalidValue("this model has no voice of its own; give one", param="voice")
-        room = self.options.positions - limit - self.config.prompt_positions(0)
-        if room < 1:
-            raise InvalidValue(
-                f"{limit} tokens leave no room for a text in a slot of {self.options.positions} positions",
-                param="max_tokens",
-            )
-        text_tokens = self._text.encode(text, longest=min(self.config.longest_text, room))
-        sequence = Sequence(
-            id=sequence_id,
-            text_tokens=text_tokens,
-            prompt_positions=self.config.prompt_positions(len(text_tokens)),
-            max_tokens=limit,
-            seed=parameters.seed if parameters.seed is not None else secrets.randbits(63),
-            parameters=parameters,
-            voice=voice,
+        speech = speech or SpeechOptions()
+        return cls(Model.load(checkpoint, tokens or EngineOptions(), speech), speech)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def default_voice(self) -> VoiceConditionals:
+        return self._model.voice
+
+    def status(self) -> EngineStatus:
+        with self._lock:
+            queued, running = len(self._inbox), len(self._speaking)
+        silent_s = self._pace.silent_s if running or queued else 0.0
+        fatal = self._mishaps.fatal
+        if fatal is None and silent_s > self._stuck_after_s:
+            fatal = f"the engine's thread has made no step for {silent_s:.0f} s"
+        if fatal is None and not (self._thread.is_alive() or self._closed):
+            fatal = "the engine's thread has ended"
+        reason = fatal or (_SHUTTING_DOWN if self._closed else None)
+        return EngineStatus(reason is None, reason, running, queued, silent_s, fatal)
+
+    def figures(self) -> EngineFigures:
+        pace, scheduler, counts = self._pace, self._tokens.scheduler, self._vocoder.counts
+        return EngineFigures(
+            steps_per_s=pace.steps_per_s,
+            steps=pace.steps,
+            step_rows=pace.rows,
+            tokens=pace.tokens,
+            graph_replays=self._tokens.steps.replays + self._vocoder.replays,
+            eager_steps=self._tokens.steps.eager_steps + counts.euler_steps - self._vocoder.replays,
+            euler_steps=counts.euler_steps,
+            euler_rows=counts.euler_rows,
+            hops=counts.hops,
+            hops_late=self._speaking.late,
+            slots=self._tokens.slots.count,
+            slots_used=self._tokens.slots.count - scheduler.free_slots,
+            sequences_waiting=scheduler.waiting,
+            conditionals_computed=self._model.conditionals.computed,
+            conditionals_hits=self._model.conditionals.hits,
+            device_bytes=self._model.device_bytes(),
         )
-        self.scheduler.add(sequence)
-        return sequence
 
-    def cancel(self, sequence_id: str) -> None:
-        """End a sequence; its slots are free for the next tick. Unknown ids are ignored."""
-        self.scheduler.cancel(sequence_id)
+    def prepare(self, recordings: Sequence[Recording]) -> VoiceConditionals:
+        """What the model needs of a speaker, computed once for the same recordings. Blocks; on the CPU.
 
-    def tick(self) -> list[Sequence]:
-        """Do the next piece of work; the sequences that have more tokens or have ended through it.
-
-        Memory that runs out in a prefill ends that sequence. Anything else that goes wrong ends all that this tick was
-        for and is raised; the others, and the engine, can go on if the device can.
+        Raises `InvalidValue` when the recordings are unfit.
         """
-        plan = self.scheduler.plan()
+        return self._model.conditionals.get(recordings)
+
+    async def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
+        outbox = Outbox(chunk_limit=_CHUNK_LIMIT, on_read=self._wake)
+        speech = self.start(job, outbox)
         try:
-            for chunk in plan.prefill:
-                self._prefill(chunk)
-            decoding = [sequence for sequence in plan.decode if not sequence.finished]
-            if decoding:
-                self._decode(decoding)
-        except BaseException:
-            for sequence in (*(chunk.sequence for chunk in plan.prefill), *plan.decode):
-                self.scheduler.finish(sequence, Finish.FAILED, SynthesisFailed("the engine failed at this text"))
-            raise
-        return self._collect(ahead=_LAG if decoding and self.device.type == "cuda" else 0)
+            while (samples := await outbox.read()) is not None:
+                yield samples
+        finally:
+            speech.cancelled = True
+            self._wake()
 
-    def run(self) -> None:
-        """Tick until nothing is left to do."""
-        while not self.scheduler.idle:
-            self.tick()
+    def start(self, job: Job, sink: Sink, *, whole: bool = False) -> Speech:
+        """Queue a job whose sound goes to `sink`; with `whole`, each segment as one piece, as upstream makes it.
 
-    def capture(self, sizes: Iterable[int] | None = None) -> None:
-        """Record CUDA graphs, largest first, of the steps with these numbers of rows, or of all; and of prefills."""
-        for size in sorted(self.steps.sizes if sizes is None else sizes, reverse=True):
-            for filtered in (False, True):
-                self.steps.capture(size, filtered=filtered)
-        for size in reversed(self.prefills.sizes):
-            for rows in (2, 1):
-                self.prefills.capture(rows, size, scratch=self.slots.scratch)
+        Raises `InvalidValue`, `NothingToSpeak`, `Overloaded` or `EngineLost`; later errors end the sink.
+        """
+        check_parameters(job.parameters)
+        segments = segments_of(speakable(job.text), language=_LANGUAGE)
+        if not segments:
+            raise NothingToSpeak("the text holds nothing that can be spoken")
+        seed = job.parameters.seed
+        speech = Speech(
+            job=job,
+            voice=_voice_of(job.conditionals) or self._model.voice,
+            segments=segments,
+            sink=sink,
+            seed=secrets.randbits(63) if seed is None else seed,
+            whole=whole,
+        )
+        with self._lock:
+            if self._closed or self._mishaps.fatal is not None:
+                raise EngineLost(self._mishaps.fatal or _SHUTTING_DOWN, retry_after=1)
+            if len(self._inbox) + len(self._speaking) >= self._options.max_jobs:
+                raise Overloaded(f"all {self._options.max_jobs} places of this worker are taken", retry_after=1)
+            self._inbox.append(speech)
+        self._wake()
+        return speech
 
-    def _prefill(self, chunk: PrefillChunk) -> None:
-        sequence = chunk.sequence
-        if sequence.finished:  # by an earlier chunk of the same tick
-            return
+    def cancel(self, job_id: str) -> None:
+        with self._lock:
+            for speech in (*self._inbox, *self._speaking):
+                if speech.job.id == job_id:
+                    speech.cancelled = True
+        self._wake()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+        self._wake()
+        self._thread.join()
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._poked = True
+            self._lock.notify()
+
+    def _run(self) -> None:
+        error = EngineLost(_SHUTTING_DOWN, retry_after=1)
         try:
-            if sequence.prompt is None:
-                sequence.prompt = self._prompts.encode(
-                    sequence.text_tokens, sequence.voice, sequence.parameters.exaggeration, sequence.rows
-                )
-            self.prefills.run(sequence.prompt[:, chunk.start : chunk.stop], sequence.slots, chunk.start)
-            if chunk.is_last:
-                sequence.prompt = None
-                self._state.admit(
-                    sequence.slots[0], sequence.parameters, seed=sequence.seed, length=sequence.prompt_positions
-                )
-        except torch.OutOfMemoryError:
-            error = EngineLost("the device's memory is used up", retry_after=1)
-            self.scheduler.finish(sequence, Finish.FAILED, error)
+            with torch.inference_mode(), self._model.lane():
+                while not self._closed:
+                    self._admit()
+                    worked = self._guarded(self._decode)
+                    worked |= self._guarded(self._vocode)
+                    self._pace.alive()
+                    if not worked:
+                        self._rest()
+        except EngineBroken as broken:
+            error = EngineLost(f"the engine is broken: {broken}", retry_after=1)
+        finally:
+            self._end_all(error)
 
-    def _decode(self, sequences: list[Sequence]) -> None:
-        # The two ways of a step agree but for rounding on CUDA, where `strict` therefore always takes the same.
-        one_way = self.options.strict and self.device.type == "cuda"
-        filtered = one_way or any(needs_sorting(sequence.parameters, self.config) for sequence in sequences)
-        emitted = self.steps.run([sequence.slots for sequence in sequences], filtered=filtered)
-        self._launched.append(self._returning(emitted, sequences))
+    def _admit(self) -> None:
+        """Take in new jobs, let go of cancelled ones, begin the segments there is room for."""
+        with self._lock:
+            while self._inbox:
+                self._speaking.add(self._inbox.popleft())
+        self._speaking.go_on()
 
-    def _returning(self, emitted: Tensor, sequences: list[Sequence]) -> _Launch:
-        """The tokens' way to the host, begun but not waited for."""
-        if self.device.type != "cuda":
-            return _Launch(sequences, emitted, None)
-        if not self._returned:
-            self._returned.append(torch.empty(max(2, self.slots.count), dtype=torch.int64, pin_memory=True))
-        pinned = self._returned.pop()
-        pinned[: len(emitted)].copy_(emitted, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        return _Launch(sequences, pinned, arrived)
+    def _decode(self) -> bool:
+        """One tick of the token engine; its tokens go to their streams."""
+        if self._tokens.scheduler.idle:
+            self._pace.pause()
+            return False
+        advanced = self._tokens.tick()
+        self._pace.step(tokens=len(advanced), rows=sum(sequence.rows for sequence in advanced))
+        self._speaking.hand_over()
+        return True
 
-    def _collect(self, *, ahead: int) -> list[Sequence]:
-        """Read the tokens of all but the newest `ahead` steps."""
-        advanced: list[Sequence] = []
-        while len(self._launched) > ahead:
-            launch = self._launched.popleft()
-            if launch.arrived is not None:
-                launch.arrived.synchronize()
-                self._returned.append(launch.tokens)
-            for sequence, token in zip(launch.sequences, launch.tokens.tolist(), strict=False):
-                if not sequence.finished and token != NOT_SAMPLED:
-                    self._receive(sequence, token)
-                    advanced.append(sequence)
-        return advanced
+    def _vocode(self) -> bool:
+        """The vocoder's next piece of work; sound that has arrived goes to its job."""
+        self._speaking.set_deadlines()
+        before = self._vocoder.counts.euler_steps
+        chunks = self._vocoder.step(wait=self._tokens.scheduler.idle)
+        for chunk in chunks:
+            self._speaking.deliver(chunk)
+        return bool(chunks) or self._vocoder.counts.euler_steps > before or self._vocoder.waiting_for_device
 
-    def _receive(self, sequence: Sequence, token: int) -> None:
-        if token == BROKEN:
-            error = SynthesisFailed("the model's output for this text is not a number")
-            self.scheduler.finish(sequence, Finish.FAILED, error)
+    def _guarded(self, work: Callable[[], bool]) -> bool:
+        """Do a piece of work; what goes wrong ends the jobs it was for, and the engine only if it cannot go on."""
+        try:
+            worked = work()
+        except Exception as problem:  # noqa: BLE001 - the thread must outlive any one job
+            error = self._mishaps.take(problem)
+            if work == self._vocode:
+                self._speaking.fail(self._vocoder.abort(), error)
+            self._speaking.hand_over()
+            return True
+        self._mishaps.went_well()
+        return worked
+
+    def _rest(self) -> None:
+        """Record a graph if there is one to record, else sleep until woken."""
+        if not self._speaking and (capture := next(self._captures, None)) is not None:
+            capture()
             return
-        sequence.tokens.append(token)
-        if token == self.config.stop_speech:
-            self.scheduler.finish(sequence, Finish.STOP)
-        elif len(sequence.tokens) >= sequence.max_tokens:
-            self.scheduler.finish(sequence, Finish.LENGTH)
+        with self._lock:
+            if not self._poked:
+                self._lock.wait(_IDLE_S)
+            self._poked = False
 
-    def _row_sizes(self) -> list[int]:
-        most = self.slots.count
-        sizes = [size for size in (GRAPH_ROWS if self.device.type == "cuda" else _CPU_ROWS) if size < most] + [most]
-        if self.options.strict:
-            return [most]
-        return sizes if self.device.type == "cuda" else self.t3.agreeing_rows(sizes)
+    def _end_all(self, error: EngineLost) -> None:
+        with self._lock:
+            waiting = list(self._inbox)
+            self._inbox.clear()
+            self._closed = True
+        for speech in waiting:
+            speech.sink.end(error)
+        self._speaking.end_all(error)
 
-    def _warm(self) -> None:
-        """Compile what compiles at first use, on the scratch slot."""
-        scratch = self.slots.scratch
-        embeddings = torch.zeros(2, 2, self.config.dim, device=self.device)
-        self.t3.prefill(self.slots, embeddings, torch.full((2,), scratch, device=self.device), 0)
-        for filtered in (False, True):
-            self._step(Batch.empty(2, 2, scratch=scratch, device=self.device), filtered)
+    def _first_sound(self) -> float:
+        """Seconds from a short text to its first sound. Raises what stands in its way."""
+        sink = _FirstSound()
+        job = Job("first-sound", _TRIAL_TEXT, VOICE.id, parameters=SamplingParameters(seed=0))
+        began = time.monotonic()
+        speech = self.start(job, sink)
+        sink.arrived.wait()
+        speech.cancelled = True
+        self._wake()
+        if sink.error is not None:
+            self.close()
+            raise sink.error
+        return time.monotonic() - began
 
 
-@dataclass(frozen=True, slots=True)
-class _Launch:
-    """A step whose tokens have not been read: whose they are, where they arrive, and the event of their arrival."""
+def _voice_of(conditionals: Conditionals | None) -> VoiceConditionals | None:
+    return conditionals if isinstance(conditionals, VoiceConditionals) else None
 
-    sequences: list[Sequence]
-    tokens: Tensor
-    arrived: torch.cuda.Event | None
+
+class _FirstSound:
+    """A sink that only wants to know when sound comes."""
+
+    buffered = 0
+
+    def __init__(self) -> None:
+        self.arrived = threading.Event()
+        self.error: FleetError | None = None
+
+    def put(self, samples: Samples) -> None:  # noqa: ARG002 - how it sounds does not matter
+        self.arrived.set()
+
+    def end(self, error: FleetError | None = None) -> None:
+        self.error = error
+        self.arrived.set()

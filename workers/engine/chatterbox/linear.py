@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,15 @@ _PACKING_ROWS = 64
 each row the same bits in all of them; with less, 16 to 48 rows are five times slower (docs/lab-notes.md)."""
 
 
+_MANY_ROWS = 1200
+"""The same for frames of sound, which come by the hundred: 12 s with guidance."""
+
+Activation = Literal["none", "gelu", "swish"]
+"""What may follow a product: the exact GELU (with the error function), or x times its sigmoid."""
+
+
 class Linear(Protocol):
-    """x [N, in] in the weight's precision to [N, out]; without a bias."""
+    """x [..., in] in the weight's precision to [..., out]."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -31,25 +38,42 @@ class Linear(Protocol):
 class DenseLinear:
     """The weight as it is, multiplied by torch."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> None:
         self._weight = weight
+        self._bias = bias
+        self._activation = activation
         self.nbytes = weight.nbytes
         self.in_features = weight.shape[1]
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._weight)
+        product = F.linear(x, self._weight, self._bias)
+        if self._activation == "none":
+            return product
+        return F.gelu(product) if self._activation == "gelu" else F.silu(product)
 
 
 class PackedLinear:
     """The weight in oneDNN's own blocked layout: no reordering per product, three times faster at two rows."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKING_ROWS)  # noqa: SLF001 - its only way in
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        activation: Activation = "none",
+        *,
+        rows: int = _PACKING_ROWS,
+    ) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)  # noqa: SLF001 - its only way in
+        self._bias = bias
+        self._activation = activation
         self.nbytes = weight.nbytes
         self.in_features = weight.shape[1]
 
     def __call__(self, x: Tensor) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")  # noqa: SLF001 - same
+        after = "none" if self._activation == "gelu" else ""  # which GELU: neither of the approximations
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001 - same
+            x, self._weight, self._bias, self._activation, [], after
+        )
         return product
 
 
@@ -81,6 +105,17 @@ def linear(weight: Tensor, *, device: torch.device, dtype: torch.dtype) -> Linea
     """The fastest product that this device has for a float32 weight of shape [out, in], rounded to `dtype`."""
     weight = weight.to(device=device, dtype=dtype).contiguous()
     return PackedLinear(weight) if device.type == "cpu" and _can_pack() else DenseLinear(weight)
+
+
+def affine(
+    weight: Tensor, bias: Tensor | None, *, device: torch.device, dtype: torch.dtype, activation: Activation = "none"
+) -> Linear:
+    """As `linear`, with a bias and an activation, for products of hundreds of rows."""
+    weight = weight.to(device=device, dtype=dtype).contiguous()
+    bias = None if bias is None else bias.to(device=device, dtype=dtype)
+    if device.type == "cpu" and _can_pack():
+        return PackedLinear(weight, bias, activation, rows=_MANY_ROWS)
+    return DenseLinear(weight, bias, activation)
 
 
 def logits_linear(weight: Tensor, *, device: torch.device, dtype: torch.dtype) -> Linear:

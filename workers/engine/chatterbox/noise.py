@@ -5,6 +5,8 @@ Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 20
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,20 +33,40 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return c0, c1, c2, c3
 
 
-def uniform(seeds: Tensor, steps: Tensor, size: int) -> Tensor:
+def uniform(seeds: Tensor, steps: Tensor, size: int, *, stream: int = 0) -> Tensor:
     """Float32 [S, size] strictly between 0 and 1, from int64 seeds and steps of shape [S].
 
-    Element v takes word v // q of the counter (v % q, step, 0, 0), where q = ceil(size / 4). 23 bits of it are used:
-    with 24 the largest value would round to 1.
+    Element v takes word v // q of the counter (v % q, step, stream, 0), where q = ceil(size / 4). 23 bits of it are
+    used: with 24 the largest value would round to 1. Streams of one seed are independent of each other.
     """
     quarter = -(-size // 4)
     columns = torch.arange(quarter, device=seeds.device)[None, :]
     zero = torch.zeros_like(columns)
     step = steps[:, None] & _MASK
     key = ((seeds & _MASK)[:, None], (seeds >> 32 & _MASK)[:, None])
-    words = philox((columns, step, zero, zero), key)
+    words = philox((columns, step, zero + stream, zero), key)
     joined = torch.cat([word.expand(len(seeds), quarter) for word in words], dim=1)[:, :size]
-    return ((joined >> 9).float() + 0.5) * 2.0**-23
+    return _unit(joined)
+
+
+def _unit(words: Tensor) -> Tensor:
+    return ((words >> 9).float() + 0.5) * 2.0**-23
+
+
+def normal(seeds: Tensor, frames: Tensor, size: int, *, stream: int) -> Tensor:
+    """Standard normal noise, float32 [N, F, size], from int64 seeds [N] and frames [N, F]; `size` a multiple of four.
+
+    What a frame gets depends on its number, which may be negative, and on nothing else. Elements 4 j to 4 j + 3 come of
+    the counter (j, frame, stream, 0) by Box and Muller's transform.
+    """
+    columns = torch.arange(size // 4, device=seeds.device)[None, None, :]
+    zero = torch.zeros_like(columns)
+    key = ((seeds & _MASK)[:, None, None], (seeds >> 32 & _MASK)[:, None, None])
+    first, second, third, fourth = philox((columns, (frames & _MASK)[..., None], zero + stream, zero), key)
+    radii = torch.sqrt(-2 * torch.log(_unit(torch.stack([first, third], dim=-1))))
+    angles = (2 * math.pi) * _unit(torch.stack([second, fourth], dim=-1))
+    pairs = torch.stack([radii * torch.cos(angles), radii * torch.sin(angles)], dim=-1)
+    return pairs.flatten(-3)
 
 
 def gumbel(seeds: Tensor, steps: Tensor, size: int) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Literal, TypeGuard, get_args, get_type_hints
 
 import torch
 
 from fleet.contract import MOST_TOP_K
 from fleet.errors import EngineUnavailable, InvalidSettings, InvalidValue
-from workers.engine.base import SamplingParameters
+from workers.engine.base import Quality, SamplingParameters
 from workers.engine.chatterbox.kernels import AttentionName
 
 
@@ -50,6 +51,38 @@ class EngineOptions:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class SpeechOptions:
+    """How tokens become sound, and how much an engine takes on.
+
+    `n_steps` is the number of Euler steps of standard quality; a draft takes half of them, high quality twice as many.
+    `max_tokens` bounds the speech of one segment, 25 tokens for each second. `prompt_s` is how much of a voice's
+    recording, at most 10 s, S3Gen is shown each time, and `window_s` how much of what was said before. `vocoder_rows`
+    streams share an Euler step. `voice_memory` is what voices may take on the device, in bytes; `conditionals` is the
+    directory where computed voices are kept. An engine whose thread makes no step for `stuck_after_s` is given up;
+    0 leaves the choice to the device. Raises `InvalidSettings`, naming the option.
+    """
+
+    n_steps: int = 10
+    watermark: bool = True
+    max_jobs: int = 256
+    max_tokens: int = 1000
+    prompt_s: float = 10.0
+    window_s: float = 2.0
+    vocoder_rows: int = 0
+    voice_memory: int = 256 * 2**20
+    conditionals: Path | None = None
+    stuck_after_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _SPEECH_LIMITS.items():
+            if not (_is_whole(value := getattr(self, name)) and low <= value <= high):
+                raise InvalidSettings(f"{name} must be a whole number from {low} to {high}, not {value!r}", param=name)
+        for name, (least, most) in _SPEECH_RANGES.items():
+            if not (_is_number(value := getattr(self, name)) and least <= value <= most):
+                raise InvalidSettings(f"{name} must be a number from {least:g} to {most:g}, not {value!r}", param=name)
+
+
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """Raises `EngineUnavailable` when CUDA is asked for and torch sees no device."""
     if name == "cuda" and not torch.cuda.is_available():
@@ -71,6 +104,16 @@ def choose_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device
     return torch.bfloat16 if fast else torch.float32
 
 
+_SPEECH_LIMITS = {
+    "n_steps": (1, 100),
+    "max_jobs": (1, 10_000),
+    "max_tokens": (1, 4000),
+    "vocoder_rows": (0, 256),
+    "voice_memory": (0, 2**40),
+}
+
+_SPEECH_RANGES = {"prompt_s": (0.04, 10.0), "window_s": (0.0, 60.0), "stuck_after_s": (0.0, 86_400.0)}
+
 _LIMITS = {"positions": (64, 8192), "max_rows": (1, 512), "max_waiting": (1, 1_000_000)}
 
 _RANGES = {
@@ -90,6 +133,8 @@ def check_parameters(parameters: SamplingParameters) -> None:
         value = getattr(parameters, name)
         if not (_is_number(value) and low <= value <= high):
             raise InvalidValue(f"{name} must be a number from {low:g} to {high:g}, not {value!r}", param=name)
+    if parameters.quality not in get_args(Quality):
+        raise InvalidValue(f"quality must be one of {', '.join(get_args(Quality))}", param="quality")
     if not (_is_whole(parameters.top_k) and 0 <= parameters.top_k <= MOST_TOP_K):
         raise InvalidValue(f"top_k must be a whole number from 0 to {MOST_TOP_K}", param="top_k")
     if parameters.seed is not None and not (_is_whole(parameters.seed) and 0 <= parameters.seed < 2**63):

@@ -116,6 +116,9 @@ class PromptEncoder:
         texts = [self._text[ids] + positions, positions]
         return torch.stack([torch.cat([prefix, text, begin]) for text in texts[:rows]])
 
+    def drop_caches(self) -> None:
+        self._speakers.clear()
+
     def _speaker_prefix(self, voice: SpeakerPrompt) -> Tensor:
         """float32 [1 + queries, dim]: what a voice contributes whatever the text and the emotion."""
         if (known := self._speakers.get(voice.digest)) is not None:

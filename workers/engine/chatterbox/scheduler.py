@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
-from collections import deque
 from dataclasses import dataclass
 
 from fleet.errors import FleetError, InvalidValue, Overloaded
@@ -32,10 +32,11 @@ class Tick:
 
 
 class Scheduler:
-    """Places sequences in slots in the order they came and says what each tick computes.
+    """Places sequences in slots in the order they are due and says what each tick computes.
 
-    A sequence keeps its slots from admission to its end, so one that runs is never put back. First come, first served,
-    also when the next needs two slots and one is free: nobody overtakes, so nobody starves.
+    A sequence keeps its slots from admission to its end, so one that runs is never put back. Who is due first is served
+    first, of those due at once who came first, also when the next needs two slots and one is free. As `due` is a
+    moment, everybody's turn comes: nobody starves.
 
     `slots` is the number of places in the KV cache, `positions` the length of each. A prompt is prefilled in chunks of
     `chunk` positions, the same whatever else runs, and no tick prefills more than `budget` positions, counted once per
@@ -49,7 +50,7 @@ class Scheduler:
         self._budget = budget
         self._max_waiting = max_waiting
         self._free = list(range(slots))
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: list[Sequence] = []
         self._running: dict[str, Sequence] = {}
 
     @property
@@ -85,7 +86,7 @@ class Scheduler:
             raise Overloaded(f"{self._max_waiting} sequences are waiting already", retry_after=1)
         if sequence.stage is not Stage.WAITING or self._find(sequence.id) is not None:
             raise InvalidValue(f"a sequence {sequence.id!r} is here already", param="id")
-        self._waiting.append(sequence)
+        bisect.insort(self._waiting, sequence, key=lambda waiting: waiting.due)
 
     def cancel(self, sequence_id: str) -> Sequence | None:
         """End a sequence; its slots are free for the next tick. Unknown ids are ignored."""
@@ -126,7 +127,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         while self._waiting and self._waiting[0].rows <= len(self._free):
-            sequence = self._waiting.popleft()
+            sequence = self._waiting.pop(0)
             sequence.slots = tuple(heapq.heappop(self._free) for _ in range(sequence.rows))
             sequence.stage = Stage.PREFILLING
             self._running[sequence.id] = sequence

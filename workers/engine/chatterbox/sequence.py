@@ -36,8 +36,8 @@ class Sequence:
 
     `prompt_positions` counts what is prefilled before the first step, `prefilled` how much of it is done. `launched`
     counts decode steps handed to the device, which may be ahead of `tokens`, what the host has read. `slots` holds one
-    place in the KV cache, or two with classifier-free guidance: conditional first. `voice` and `prompt`, what it is
-    computed to, belong to the engine.
+    place in the KV cache, or two with classifier-free guidance: conditional first. `due` is when its first token is
+    wanted, by any clock that all sequences share. `voice` and `prompt`, what it is computed to, belong to the engine.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Sequence:
     max_tokens: int
     seed: int
     parameters: SamplingParameters
+    due: float = 0.0
     voice: Any = None
     prompt: Any = None
     stage: Stage = Stage.WAITING

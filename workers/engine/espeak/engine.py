@@ -89,6 +89,9 @@ class EspeakEngine:
         alive = self._thread.is_alive() and not self._closed
         return EngineStatus(alive, None if alive else "the engine's thread has ended", running, queued, silent_s)
 
+    def figures(self) -> None:
+        return None
+
     def prepare(self, recordings: Sequence[Recording]) -> Conditionals:
         return speakers.measure(recordings)
 

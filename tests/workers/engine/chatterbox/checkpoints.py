@@ -9,10 +9,10 @@ from types import ModuleType
 from typing import Any
 
 from workers.engine.chatterbox.checkpoint import ENGLISH
-from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.options import EngineOptions
 from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.t3 import read_config
+from workers.engine.chatterbox.token_engine import TokenEngine
 from workers.engine.chatterbox.weights import TensorFile, read_conditionals
 
 SCRIPTS = Path(__file__).parents[4] / "scripts"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.workers.engine.chatterbox.checkpoints import load_script, open_tokens, write_token_half
 from tests.workers.engine.chatterbox.oracle import Upstream
-from workers.engine.chatterbox.engine import TokenEngine
+from workers.engine.chatterbox.token_engine import TokenEngine
 
 LAYERS = 2
 
@@ -50,3 +50,11 @@ def tiny_engine(tiny: Path) -> Iterator[TokenEngine]:
     yield engine
     engine.run()
     assert engine.scheduler.free_slots == engine.slots.count
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(make_checkpoint: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All files of a tiny checkpoint."""
+    directory: Path = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    make_checkpoint.write_checkpoint(directory, size="tiny")
+    return directory

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from fleet.errors import InvalidValue, ModelInvalid
 from workers.engine.chatterbox.checkpoint import ENGLISH
-from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.t3 import read_config
+from workers.engine.chatterbox.token_engine import TokenEngine
 from workers.engine.chatterbox.weights import TensorFile, read_conditionals
 
 in_shared_directories = settings(

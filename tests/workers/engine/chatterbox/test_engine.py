@@ -21,9 +21,9 @@ from fleet.errors import (
 )
 from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
-from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.options import choose_device, choose_precision
 from workers.engine.chatterbox.sequence import Finish, Sequence
+from workers.engine.chatterbox.token_engine import TokenEngine
 
 
 def test_two_thousand_requests_leave_nothing(tiny: Path) -> None:

@@ -15,9 +15,9 @@ from fleet.errors import (
 )
 from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
-from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.options import EngineOptions
 from workers.engine.chatterbox.prompt import SpeakerPrompt
+from workers.engine.chatterbox.token_engine import TokenEngine
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t", "...", "?!", "\u2026\u2014"])

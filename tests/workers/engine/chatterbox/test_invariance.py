@@ -10,9 +10,9 @@ import torch
 
 from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
-from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.linear import DenseLinear, Linear, agreeing_sizes, linear
 from workers.engine.chatterbox.sampler import Lines, SamplingState
+from workers.engine.chatterbox.token_engine import TokenEngine
 
 SUBJECT = "The same words, whoever else is speaking."
 TEXTS = ("Short.", "A text of middling length, with a comma.", "Something that goes on for rather longer. " * 3)

@@ -11,10 +11,10 @@ from torch import Tensor
 from tests.workers.engine.chatterbox.oracle import Upstream
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox import sampler
-from workers.engine.chatterbox.engine import TokenEngine
 from workers.engine.chatterbox.kernels import Rows
 from workers.engine.chatterbox.noise import gumbel
 from workers.engine.chatterbox.sampler import Lines, SamplingState
+from workers.engine.chatterbox.token_engine import TokenEngine
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 

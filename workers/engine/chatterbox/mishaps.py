@@ -1,0 +1,68 @@
+"""What goes wrong on the engine's thread: which errors it can go on after, and when it must give up."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+import torch
+
+from fleet.errors import EngineLost, FleetError, InternalError
+
+log = structlog.get_logger()
+
+_OFTEN = 3
+_WINDOW_S = 60.0
+_STICKY = ("CUDA error", "cuBLAS error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "CUDA driver error")
+"""After an error of the device itself every later call in the process fails too."""
+
+
+class EngineBroken(Exception):
+    """The engine cannot go on in this process."""
+
+
+class Mishaps:
+    """Counts failures and decides. `fatal` says why the engine was given up; any thread may read it.
+
+    Memory used up: `drop_caches` is called and the engine goes on, unless it was the third time within a minute.
+    Any other error of ours: it goes on, unless nothing has gone well between three of them. An error of the CUDA
+    device ends it at once.
+    """
+
+    def __init__(self, drop_caches: Callable[[], None]) -> None:
+        self._drop_caches = drop_caches
+        self._short_of_memory: deque[float] = deque(maxlen=_OFTEN)
+        self._in_a_row = 0
+        self.fatal: str | None = None
+
+    def take(self, problem: Exception) -> FleetError:
+        """What to answer the jobs it happened to. Raises `EngineBroken` when it was one too many."""
+        if isinstance(problem, torch.OutOfMemoryError):
+            return self._out_of_memory(problem)
+        log.error("engine_step_failed", exc_info=problem)
+        said = str(problem).strip()
+        reason = said.splitlines()[0] if said else type(problem).__name__
+        if isinstance(problem, torch.AcceleratorError) or any(mark in str(problem) for mark in _STICKY):
+            self._give_up(f"the CUDA device failed: {reason}")
+        self._in_a_row += 1
+        if self._in_a_row >= _OFTEN:
+            self._give_up(f"{self._in_a_row} steps failed one after the other: {reason}")
+        return InternalError("the engine met an error of its own; its log says more")
+
+    def went_well(self) -> None:
+        self._in_a_row = 0
+
+    def _out_of_memory(self, problem: Exception) -> FleetError:
+        log.error("out_of_memory", error=str(problem))
+        now = time.monotonic()
+        self._short_of_memory.append(now)
+        if len(self._short_of_memory) == _OFTEN and now - self._short_of_memory[0] < _WINDOW_S:
+            self._give_up(f"memory ran out {_OFTEN} times within {_WINDOW_S:g} s")
+        self._drop_caches()
+        return EngineLost("the device's memory is used up", retry_after=1)
+
+    def _give_up(self, reason: str) -> None:
+        self.fatal = reason
+        raise EngineBroken(reason)
