@@ -66,7 +66,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=("auto", "espeak", "chatterbox"), default=engine)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=device)
     parser.add_argument("--data", type=Path, default=Path("data"), help="where the fleet keeps its files and logs")
-    parser.add_argument("--checkpoint", type=Path, help="directory of the Chatterbox model")
+    parser.add_argument("--checkpoint", help="directory of the Chatterbox model, or hub:OWNER/NAME@COMMIT")
     options = parser.parse_args(arguments)
     if options.workers is not None and not 1 <= options.workers <= 64:
         parser.error("--workers must be between 1 and 64")
@@ -115,7 +115,8 @@ def plan(options: argparse.Namespace) -> list[Program]:
     gpus = [] if options.engine == "espeak" or options.device == "cpu" else visible_gpus()
     ports = range(options.port + _FIRST_WORKER_OFFSET, 65536)
     programs = []
-    for index in range(options.workers or len(gpus) or _CPU_WORKERS):
+    on_cpu = 1 if options.engine == "chatterbox" else _CPU_WORKERS  # one model takes all cores
+    for index in range(options.workers or len(gpus) or on_cpu):
         environment = {
             "CHATTERBOX_NAME": f"worker-{index}",
             "CHATTERBOX_HOST": _HOST,
@@ -123,8 +124,10 @@ def plan(options: argparse.Namespace) -> list[Program]:
             "CHATTERBOX_ENGINE": options.engine,
             "CHATTERBOX_DEVICE": options.device,
         }
+        if "CHATTERBOX_DATA_DIR" not in os.environ:
+            environment["CHATTERBOX_DATA_DIR"] = str(options.data)
         if options.checkpoint is not None:
-            environment["CHATTERBOX_CHECKPOINT"] = str(options.checkpoint)
+            environment["CHATTERBOX_CHECKPOINT"] = options.checkpoint
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
         programs.append(Program(f"worker-{index}", "workers", environment))

@@ -31,7 +31,11 @@ def main() -> None:
 
 def _application(settings: WorkerSettings) -> ASGIApp:
     engine = open_engine(
-        settings.engine, device=settings.device, checkpoint=settings.checkpoint, max_jobs=settings.max_jobs
+        settings.engine,
+        device=settings.device,
+        checkpoint=settings.checkpoint,
+        max_jobs=settings.max_jobs,
+        chatterbox=settings.chatterbox,
     )
     capabilities = engine.capabilities
     log.info("engine_open", engine=capabilities.engine, model=capabilities.model, device=capabilities.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import SettingsConfigDict
@@ -23,7 +24,24 @@ class WorkerSettings(ProcessSettings):
     )
     engine: EngineName = Field("auto", description="`espeak`, `chatterbox`, or `auto`: what the machine allows.")
     device: Device = Field("auto", description="`cpu`, `cuda`, or `auto`.")
-    checkpoint: Path | None = Field(None, description="Directory of the Chatterbox checkpoint.")
+    checkpoint: str | None = Field(
+        None, min_length=1, description="The Chatterbox model: a directory, or `hub:OWNER/NAME@COMMIT`."
+    )
+    data_dir: Path | None = Field(None, description="Where computed voices are kept; none keeps them in memory only.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Of the model's weights; `auto` is bf16 where the device computes in it."
+    )
+    attention: Literal["auto", "triton", "numba", "sdpa"] = Field("auto", description="T3's attention kernels.")
+    strict: bool = Field(False, description="On CUDA, too, a seed gives the same tokens whatever else runs.")
+    threads: int = Field(0, ge=0, le=1024, description="Threads the model computes with on a CPU; 0 takes all cores.")
+    max_rows: int = Field(128, ge=2, le=512, description="Rows of one decode step; a segment takes two.")
+    memory_share: float = Field(0.5, gt=0, le=1, description="Share of the free memory for T3's keys and values.")
+    max_tokens: int = Field(1000, ge=1, le=4000, description="Longest speech of one segment, in tokens of 40 ms.")
+    n_steps: int = Field(10, ge=1, le=100, description="Euler steps of standard quality; draft takes half, high twice.")
+    watermark: bool = Field(True, description="Mark all speech as made by a machine, with PerTh.")
+    stream_prompt_s: float = Field(10, ge=0.04, le=10, description="Seconds of a voice's recording S3Gen is shown.")
+    stream_window_s: float = Field(2, ge=0, le=60, description="Seconds already spoken that each hop is made with.")
+    vocoder_rows: int = Field(0, ge=0, le=256, description="Streams that share an Euler step; 0 suits the device.")
     max_text_chars: int = Field(10_000, ge=1, le=1_000_000, description="Longest text of one request.")
     max_jobs: int = Field(256, ge=1, le=10_000, description="Requests spoken at once; one more is answered 429.")
     body_timeout_s: float = Field(30, gt=0, description="Seconds a request's body may take to arrive.")
@@ -34,6 +52,19 @@ class WorkerSettings(ProcessSettings):
         validation_alias=AliasChoices("CHATTERBOX_LOG_LEVEL", "LOG_LEVEL"),
         description="`debug`, `info`, `warning` or `error`.",
     )
+
+    @property
+    def chatterbox(self) -> dict[str, Any]:
+        """The chatterbox engine's options by their names there."""
+        same = (
+            *("precision", "attention", "strict", "threads", "max_rows", "memory_share"),
+            *("max_tokens", "n_steps", "watermark", "vocoder_rows"),
+        )
+        return {name: getattr(self, name) for name in same} | {
+            "prompt_s": self.stream_prompt_s,
+            "window_s": self.stream_window_s,
+            "conditionals": None if self.data_dir is None else self.data_dir / "conditionals",
+        }
 
     @property
     def max_body_bytes(self) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import structlog
 
@@ -19,32 +21,52 @@ EngineName = Literal["auto", "espeak", "chatterbox"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def open_engine(name: EngineName, *, device: Device, checkpoint: Path | None, max_jobs: int) -> Engine:
+def open_engine(
+    name: EngineName,
+    *,
+    device: Device,
+    checkpoint: str | None,
+    max_jobs: int,
+    chatterbox: Mapping[str, Any] | None = None,
+) -> Engine:
     """The engine, loaded and able to speak.
 
-    `auto` is espeak, until the chatterbox engine has its second half. Raises `ModelMissing` when the checkpoint lacks
-    a file and `EngineUnavailable` when the engine cannot run here.
+    `auto` is chatterbox where a CUDA device is visible and a checkpoint is given, else espeak. `checkpoint` is a
+    directory or `hub:OWNER/NAME@COMMIT`; `chatterbox` holds that engine's options by name. Raises `ModelMissing` or
+    `ModelInvalid` when the checkpoint is not whole, `InvalidSettings` for an option and `EngineUnavailable` when the
+    engine cannot run here.
     """
     if name == "auto":
-        _say_why_espeak(device)
-    if name != "chatterbox":
+        name = _choose(device, checkpoint)
+    if name == "espeak":
         if device == "cuda":
             raise EngineUnavailable("the espeak engine runs on the CPU only; leave out the device, or give cpu")
         return EspeakEngine(max_jobs=max_jobs)
     if checkpoint is None:
         raise ModelMissing("the chatterbox engine needs a model: give its directory with --checkpoint")
-    check_directory(checkpoint)
-    raise EngineUnavailable(_NO_CHATTERBOX)
+    if not checkpoint.startswith("hub:"):
+        check_directory(Path(checkpoint))
+    return _open_chatterbox(checkpoint, {**(chatterbox or {}), "device": device, "max_jobs": max_jobs})
 
 
-_NO_CHATTERBOX = (
-    "this version has the chatterbox engine's token half only, which makes no sound yet; use --engine espeak"
-)
+def _open_chatterbox(checkpoint: str, options: Mapping[str, Any]) -> Engine:
+    try:
+        opening = import_module("workers.engine.chatterbox.opening")  # only here, so that a worker without torch starts
+    except ModuleNotFoundError as error:
+        raise EngineUnavailable(
+            f"the chatterbox engine is not installed: there is no {error.name}; "
+            "`scripts/up --engine chatterbox` installs it, or `pip install 'chatterbox-fleet[chatterbox]'`"
+        ) from error
+    return cast(Engine, opening.open_with(checkpoint, options))
 
 
-def _say_why_espeak(device: Device) -> None:
+def _choose(device: Device, checkpoint: str | None) -> EngineName:
     """Nobody may mistake the demo voice for the real model."""
     if device != "cpu" and visible_gpus():
-        log.warning("demo_voice", reason=_NO_CHATTERBOX)
+        if checkpoint is not None:
+            return "chatterbox"
+        reason = "no checkpoint is given, so the embedded espeak voice speaks instead; give one with --checkpoint"
     else:
-        log.warning("demo_voice", reason="no CUDA device is visible, so the embedded espeak voice speaks instead")
+        reason = "no CUDA device is visible, so the embedded espeak voice speaks instead"
+    log.warning("demo_voice", reason=reason)
+    return "espeak"

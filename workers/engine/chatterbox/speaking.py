@@ -24,7 +24,7 @@ _NOTHING = np.zeros(0, np.float32)
 
 
 class SpeakingJobs:
-    """Jobs between the token engine and the vocoder. The engine's thread changes it; any thread may count and cancel."""
+    """Jobs between the token engine and the vocoder. The engine's thread changes it; any thread may count."""
 
     def __init__(self, tokens: TokenEngine, vocoder: Vocoder, options: SpeechOptions) -> None:
         self._tokens = tokens
