@@ -112,9 +112,13 @@ class VoiceConditionals(Conditionals):
     def from_upstream(cls, found: Mapping[str, Any], config: T3Config) -> VoiceConditionals:
         """From what `read_conditionals` returns. Raises `InvalidValue`, naming what does not fit the model."""
         t3, gen = found["t3"], found["gen"]
+        tokens, mel = gen.get("prompt_token"), gen.get("prompt_feat")
+        known = isinstance(tokens, Tensor) and isinstance(mel, Tensor) and mel.ndim > 1
+        if known and mel.shape[-2] == 2 * tokens.numel() + 1:  # upstream keeps half a token's frames at the end
+            mel = mel[..., :-1, :]
         return cls.of(
             SpeakerPrompt.checked(t3.get("speaker_emb"), t3.get("cond_prompt_speech_tokens"), config),
-            ReferencePrompt.checked(gen.get("prompt_token"), gen.get("prompt_feat"), gen.get("embedding")),
+            ReferencePrompt.checked(tokens, mel, gen.get("embedding")),
         )
 
     @property

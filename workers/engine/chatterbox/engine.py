@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Self
 
@@ -15,43 +14,31 @@ import structlog
 import torch
 
 from fleet.contract import SAMPLE_RATE
-from fleet.errors import EngineLost, FleetError, NothingToSpeak, Overloaded
+from fleet.errors import EngineLost, NothingToSpeak, Overloaded
 from workers.engine.base import (
     Capabilities,
     Conditionals,
     EngineFigures,
     EngineStatus,
-    EngineVoice,
     Job,
     Recording,
     Samples,
     SamplingParameters,
 )
+from workers.engine.chatterbox.capabilities import LANGUAGE, VOICE, capabilities_of
 from workers.engine.chatterbox.conditionals import VoiceConditionals
 from workers.engine.chatterbox.mishaps import EngineBroken, Mishaps
 from workers.engine.chatterbox.model import Model
 from workers.engine.chatterbox.options import EngineOptions, SpeechOptions, check_parameters
 from workers.engine.chatterbox.pace import Pace
+from workers.engine.chatterbox.sinks import FirstSound, Sink
 from workers.engine.chatterbox.speaking import SpeakingJobs
-from workers.engine.chatterbox.speeches import Sink, Speech, segments_of
+from workers.engine.chatterbox.speeches import Speech, segments_of
 from workers.engine.outbox import Outbox
 from workers.engine.segments import speakable
 
 log = structlog.get_logger()
 
-VOICE = EngineVoice(
-    id="default",
-    name="Default",
-    description="The voice that comes with the model",
-    language="en",
-    aliases=(
-        *("alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse"),
-        *("marin", "cedar"),
-    ),
-)
-"""The model has one voice of its own, which answers to all of OpenAI's names."""
-
-_LANGUAGE = "en"
 _CHUNK_LIMIT = SAMPLE_RATE
 _TRIAL_TEXT = "Ready."
 _SHUTTING_DOWN = "the engine is shutting down"
@@ -82,18 +69,7 @@ class ChatterboxEngine:
         first_sound_s = self._first_sound()
         on_gpu = model.device.type == "cuda"
         self._stuck_after_s = options.stuck_after_s or (30.0 if on_gpu else max(120.0, 20 * first_sound_s))
-        self._capabilities = Capabilities(
-            engine="chatterbox",
-            model="chatterbox-" + model.revision,
-            device=model.device_name,
-            sample_rate=SAMPLE_RATE,
-            demo_voice=False,
-            clones_voices=True,
-            voices=(VOICE,),
-            languages=(_LANGUAGE,),
-            parameters=frozenset(field.name for field in fields(SamplingParameters)),
-            first_sound_s=first_sound_s,
-        )
+        self._capabilities = capabilities_of(model, first_sound_s)
         self._captures = model.captures()
         self._wake()
 
@@ -175,7 +151,7 @@ class ChatterboxEngine:
         Raises `InvalidValue`, `NothingToSpeak`, `Overloaded` or `EngineLost`; later errors end the sink.
         """
         check_parameters(job.parameters)
-        segments = segments_of(speakable(job.text), language=_LANGUAGE)
+        segments = segments_of(speakable(job.text), language=LANGUAGE)
         if not segments:
             raise NothingToSpeak("the text holds nothing that can be spoken")
         seed = job.parameters.seed
@@ -290,7 +266,7 @@ class ChatterboxEngine:
 
     def _first_sound(self) -> float:
         """Seconds from a short text to its first sound. Raises what stands in its way."""
-        sink = _FirstSound()
+        sink = FirstSound()
         job = Job("first-sound", _TRIAL_TEXT, VOICE.id, parameters=SamplingParameters(seed=0))
         began = time.monotonic()
         speech = self.start(job, sink)
@@ -305,20 +281,3 @@ class ChatterboxEngine:
 
 def _voice_of(conditionals: Conditionals | None) -> VoiceConditionals | None:
     return conditionals if isinstance(conditionals, VoiceConditionals) else None
-
-
-class _FirstSound:
-    """A sink that only wants to know when sound comes."""
-
-    buffered = 0
-
-    def __init__(self) -> None:
-        self.arrived = threading.Event()
-        self.error: FleetError | None = None
-
-    def put(self, samples: Samples) -> None:  # noqa: ARG002 - how it sounds does not matter
-        self.arrived.set()
-
-    def end(self, error: FleetError | None = None) -> None:
-        self.error = error
-        self.arrived.set()

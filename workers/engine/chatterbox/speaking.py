@@ -12,9 +12,10 @@ from fleet.errors import FleetError, NothingToSpeak, SynthesisFailed
 from workers.engine.chatterbox.hops import FIRST_HOPS, LATER_HOPS, HopPlan
 from workers.engine.chatterbox.options import SpeechOptions
 from workers.engine.chatterbox.speeches import Segment, Speech
+from workers.engine.chatterbox.streams import Chunk, SpeechStream
 from workers.engine.chatterbox.token_encoder import VOCABULARY
 from workers.engine.chatterbox.token_engine import TokenEngine
-from workers.engine.chatterbox.vocoder import Chunk, SpeechStream, Vocoder
+from workers.engine.chatterbox.vocoder import Vocoder
 
 _SEED_STEP = 0x9E3779B97F4A7C15
 """2**64 over the golden ratio: seeds of a job's segments that lie far apart."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fleet.contract import SAMPLE_RATE
-from fleet.errors import FleetError
 from workers.engine.base import Job, Samples
 from workers.engine.chatterbox.sequence import Sequence
+from workers.engine.chatterbox.sinks import Sink
 from workers.engine.segments import split
 
 if TYPE_CHECKING:
     from workers.engine.chatterbox.conditionals import VoiceConditionals
-    from workers.engine.chatterbox.vocoder import SpeechStream
+    from workers.engine.chatterbox.streams import SpeechStream
 
 SEGMENT_CHARS = 300
 """About 20 s of English: half of the 40 s that the model can speak at once."""
@@ -36,17 +36,6 @@ _STAGGER_S = 2.0
 
 _FADE_OUT = SAMPLE_RATE // 100
 """Samples, 10 ms, in which a segment's end goes over into a pause."""
-
-
-class Sink(Protocol):
-    """Where a job's sound goes; `end` follows it, with the error that cut it short if there was one."""
-
-    @property
-    def buffered(self) -> int: ...
-
-    def put(self, samples: Samples) -> None: ...
-
-    def end(self, error: FleetError | None = None) -> None: ...
 
 
 @dataclass(eq=False, slots=True)

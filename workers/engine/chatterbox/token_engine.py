@@ -149,10 +149,8 @@ class TokenEngine:
             raise InvalidValue("this model has no voice of its own; give one", param="voice")
         room = self.options.positions - limit - self.config.prompt_positions(0)
         if room < 1:
-            raise InvalidValue(
-                f"{limit} tokens leave no room for a text in a slot of {self.options.positions} positions",
-                param="max_tokens",
-            )
+            wanted = f"{limit} tokens leave no room for a text in a slot of {self.options.positions} positions"
+            raise InvalidValue(wanted, param="max_tokens")
         text_tokens = self._text.encode(text, longest=min(self.config.longest_text, room))
         sequence = Sequence(
             id=sequence_id,
@@ -185,9 +183,9 @@ class TokenEngine:
             if decoding:
                 self._decode(decoding)
         except BaseException as error:
-            failed = self._out_of_memory if isinstance(error, torch.OutOfMemoryError) else self._failed
+            failed = _said_of(error)
             for sequence in (*(chunk.sequence for chunk in plan.prefill), *plan.decode):
-                self.scheduler.finish(sequence, Finish.FAILED, failed())
+                self.scheduler.finish(sequence, Finish.FAILED, failed)
             raise
         return self._collect(ahead=_LAG if decoding and self.device.type == "cuda" else 0)
 
@@ -224,16 +222,8 @@ class TokenEngine:
                 self._state.admit(
                     sequence.slots[0], sequence.parameters, seed=sequence.seed, length=sequence.prompt_positions
                 )
-        except torch.OutOfMemoryError:
-            self.scheduler.finish(sequence, Finish.FAILED, self._out_of_memory())
-
-    @staticmethod
-    def _failed() -> FleetError:
-        return SynthesisFailed("the engine failed at this text")
-
-    @staticmethod
-    def _out_of_memory() -> FleetError:
-        return EngineLost("the device's memory is used up", retry_after=1)
+        except torch.OutOfMemoryError as error:
+            self.scheduler.finish(sequence, Finish.FAILED, _said_of(error))
 
     def _decode(self, sequences: list[Sequence]) -> None:
         # The two ways of a step agree but for rounding on CUDA, where `strict` therefore always takes the same.
@@ -297,8 +287,14 @@ class TokenEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Launch:
-    """A step whose tokens have not been read: whose they are, where they arrive, and the event of their arrival."""
+    """A step whose tokens have not been read: whose they are, where they arrive, and the event of it."""
 
     sequences: list[Sequence]
     tokens: Tensor
     arrived: torch.cuda.Event | None
+
+
+def _said_of(error: BaseException) -> FleetError:
+    if isinstance(error, torch.OutOfMemoryError):
+        return EngineLost("the device's memory is used up", retry_after=1)
+    return SynthesisFailed("the engine failed at this text")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,12 +14,14 @@ from huggingface_hub import HfApi
 from torch import Tensor
 
 from fleet.contract import SAMPLE_RATE
-from fleet.errors import FleetError, InvalidValue, NothingToSpeak
-from workers.engine.base import Job, Quality, Samples, SamplingParameters
+from fleet.errors import InvalidValue, NothingToSpeak
+from workers.engine.base import Job, Quality, SamplingParameters
+from workers.engine.chatterbox.capabilities import VOICE
 from workers.engine.chatterbox.conditionals import VoiceConditionals
-from workers.engine.chatterbox.engine import VOICE, ChatterboxEngine
+from workers.engine.chatterbox.engine import ChatterboxEngine
 from workers.engine.chatterbox.options import EngineOptions, SpeechOptions
 from workers.engine.chatterbox.recordings import read_recording
+from workers.engine.chatterbox.sinks import Collector
 from workers.engine.chatterbox.speeches import Speech
 
 PUBLISHED = "ResembleAI/chatterbox"
@@ -104,7 +105,7 @@ class ChatterboxTTS:
         The first error is raised, after the others have been cancelled.
         """
         jobs = [self._job(**({"text": one} if isinstance(one, str) else one)) for one in requests]
-        collectors = [_Collector() for _ in jobs]
+        collectors = [Collector() for _ in jobs]
         speeches: list[Speech] = []
         try:
             for job, collector in zip(jobs, collectors, strict=True):
@@ -116,7 +117,7 @@ class ChatterboxTTS:
 
     def generate_stream(self, text: str, **parameters: Any) -> Iterator[Tensor]:
         """The same as it is made: float32 [1, samples] for one hop after the other. Closing the iterator cancels it."""
-        collector = _Collector()
+        collector = Collector()
         speech = self.engine.start(self._job(text, **parameters), collector)
         try:
             for samples in collector:
@@ -170,36 +171,6 @@ class ChatterboxTTS:
                 quality=quality,
             ),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    error: FleetError | None
-
-
-class _Collector:
-    """A sink read by the thread that waits for the sound; it never holds the engine back."""
-
-    buffered = 0
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Samples | _End] = queue.SimpleQueue()
-
-    def put(self, samples: Samples) -> None:
-        self._queue.put(samples)
-
-    def end(self, error: FleetError | None = None) -> None:
-        self._queue.put(_End(error))
-
-    def __iter__(self) -> Iterator[Samples]:
-        while True:
-            found = self._queue.get()
-            if not isinstance(found, _End):
-                yield found
-            elif found.error is None:
-                return
-            else:
-                raise found.error
 
 
 def _with_device(options: EngineOptions, device: str | torch.device) -> EngineOptions:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from workers.engine.base import Quality, Samples
 from workers.engine.chatterbox.conditionals import DeviceVoices, VoiceConditionals
 from workers.engine.chatterbox.graphs import GraphPool
-from workers.engine.chatterbox.hops import FIRST_HOPS, FRAMES_PER_TOKEN, LOOKAHEAD, Hop, HopPlan
+from workers.engine.chatterbox.hops import FIRST_HOPS, FRAMES_PER_TOKEN, LOOKAHEAD, Hop
 from workers.engine.chatterbox.rendering import Part, Renderer, SoundState
 from workers.engine.chatterbox.s3gen import EulerBatch, FlowInput, S3Gen
+from workers.engine.chatterbox.streams import Chunk, SpeechStream, Work
 
 GRAPH_ROWS = (1, 2, 4, 8, 16)
 """Numbers of streams that an Euler step is captured for."""
@@ -30,48 +30,6 @@ _AHEAD = 2
 """Pieces of work that the device may have before it; more would keep the decode steps waiting for no gain."""
 
 _ENCODED_AT_ONCE = 8
-
-
-@dataclass(eq=False, slots=True)
-class SpeechStream:
-    """One segment's way from tokens to sound.
-
-    The owner appends to `tokens`, speech tokens below 6561 only, and sets `ended` when no more will come. `deadline` is
-    the moment, by `time.monotonic`, when whoever listens runs out of sound; while `paused` no hop is begun.
-    """
-
-    id: str
-    voice: VoiceConditionals
-    seed: int
-    quality: Quality
-    plan: HopPlan
-    deadline: float
-    tokens: list[int] = field(default_factory=list)
-    ended: bool = False
-    paused: bool = False
-    state: SoundState | None = None
-    work: _Work | None = None
-
-
-@dataclass(eq=False, slots=True)
-class _Work:
-    """A hop being solved: its row in a batch and the Euler steps it still needs."""
-
-    stream: SpeechStream
-    hop: Hop
-    flow: FlowInput
-    batch: EulerBatch
-    row: int
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Sound of one hop. After the `last` its stream is over."""
-
-    stream: SpeechStream
-    samples: Samples
-    last: bool
 
 
 @dataclass(slots=True)
@@ -211,7 +169,7 @@ class Vocoder:
             stream.plan.take(hop)
             batch = self._batch(self._padded(flow.frames))
             row = batch.place(fixed, self._s3gen.noise(flow), stream.quality)
-            stream.work = _Work(stream, hop, flow, batch, row, self._s3gen.counts[stream.quality])
+            stream.work = Work(stream, hop, flow, batch, row, self._s3gen.counts[stream.quality])
         self._beginning = []
 
     def _room_for(self, flow: FlowInput, others: list[FlowInput]) -> bool:
@@ -241,7 +199,7 @@ class Vocoder:
         self._render([work for work in together if work.steps == 0])
         self._mark()
 
-    def _render(self, works: list[_Work]) -> None:
+    def _render(self, works: list[Work]) -> None:
         if not works:
             return
         for place, sound in enumerate(self._renderer.render([self._part(work) for work in works])):
@@ -256,7 +214,7 @@ class Vocoder:
         if self._pool is None:
             self._batches = {frames: batch for frames, batch in self._batches.items() if not batch.empty}
 
-    def _part(self, work: _Work) -> Part:
+    def _part(self, work: Work) -> Part:
         stream, hop = work.stream, work.hop
         mel = work.batch.take(work.row, work.flow.frames)
         start = FRAMES_PER_TOKEN * (len(work.flow.prompt.tokens) - hop.context) + hop.first_frame
