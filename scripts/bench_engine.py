@@ -204,22 +204,29 @@ def measure(work: Workload, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def described(work: Workload) -> dict[str, Any]:
-    """What was measured, where, and with which versions."""
+def environment(device: torch.device) -> dict[str, Any]:
+    """Commit, hardware and versions."""
     describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     packages = {each.name: each.version for each in distributions() if each.name in PACKAGES}
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["scripts/bench_engine.py", *sys.argv[1:]]),
         "commit": subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None,
         "hardware": {
-            "device": device_name(work.device),
+            "device": device_name(device),
             "cpu": device_name(torch.device("cpu")),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30,
         },
         "versions": {"python": platform.python_version(), **packages},
+    }
+
+
+def described(work: Workload) -> dict[str, Any]:
+    """What was measured, where, and with which versions."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["scripts/bench_engine.py", *sys.argv[1:]]),
+        **environment(work.device),
         "model": asdict(work.config),
         "text_tokens": len(work.text_tokens),
         "tokens": work.tokens,
