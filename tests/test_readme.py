@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 
@@ -96,8 +97,8 @@ def started(clone: Clone) -> Iterator[Clone]:
 
 
 def test_readme_shows_what_a_new_user_needs() -> None:
-    """Two starts, the test command, curl, the OpenAI client, the command line and the model's measurement."""
-    assert len(STARTS) == 2
+    """Three starts, the test command, curl, the OpenAI client, the command line and the model's measurement."""
+    assert len(STARTS) == 3
     assert [block for block in BASH if "scripts/test" in block] == ["scripts/test\n"]
     assert any("curl" in block for block in CALLS)
     assert any("fleet say" in block for block in CALLS)
@@ -117,12 +118,26 @@ def test_python_example_runs(started: Clone) -> None:
     assert loudness(decode((started.folder / "streamed.wav").read_bytes(), AudioFormat.wav)[0]) > 0.02
 
 
-def test_the_model_is_measured(clone: Clone) -> None:
-    """The engine's commands write a checkpoint and a result; the tests' own environment stands for `.venv-dev`."""
+def test_the_model_is_measured_and_speaks(clone: Clone) -> None:
+    """The engine's commands write a checkpoint and a result, and a fleet speaks with it.
+
+    The tests' own environment stands for `.venv-dev` and for `.venv` with the model's packages.
+    """
     (block,) = [block for block in BASH if "make_checkpoint" in block]
     clone.run(["bash", "-euo", "pipefail", "-c", block.replace(".venv-dev/bin/python", sys.executable)])
     assert (clone.folder / "checkpoint/t3_cfg.safetensors").is_file()
     assert list((clone.folder / "benchmarks/results").glob("engine-*-layers2-*.json"))
+    (start,) = [block for block in STARTS if "--checkpoint" in block]
+    bounded = f"export CHATTERBOX_MAX_TOKENS=40 OMP_NUM_THREADS=1; {start}"  # random weights never stop
+    there = clone.elsewhere()
+    process = there.start(bounded.replace("scripts/up", f"exec {sys.executable} -P -m fleet.up --data data-3"))
+    try:
+        request = {"input": "Hello from the fleet.", "response_format": "wav"}
+        answer = httpx2.post(f"http://127.0.0.1:{there.port}/v1/audio/speech", json=request, timeout=60)
+        assert (answer.status_code, answer.headers["x-engine"]) == (200, "chatterbox")
+        assert len(decode(answer.content, AudioFormat.wav)) > 960
+    finally:
+        stop(process)
 
 
 def test_installation_is_small(started: Clone) -> None:
