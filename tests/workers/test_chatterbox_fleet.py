@@ -77,7 +77,7 @@ def test_bad_values_name_their_field(fleet: RunningFleet) -> None:
 def test_health_and_metrics_tell_what_was_decoded(fleet: RunningFleet) -> None:
     """Steps, tokens, hops and slots are counted, and nothing is left in a slot."""
     speak(fleet, input="Counted.")
-    (url,) = fleet.worker_urls
+    (url,) = fleet.worker_urls()
     figures = httpx2.get(f"{url}/health").json()["figures"]
     assert figures["steps"] >= figures["tokens"] / figures["slots"] > 0
     assert figures["hops"] > 0
@@ -91,7 +91,7 @@ def test_health_and_metrics_tell_what_was_decoded(fleet: RunningFleet) -> None:
 
 def test_client_that_leaves_frees_its_slots(fleet: RunningFleet) -> None:
     """A connection closed before the answer leaves no job behind."""
-    (url,) = fleet.worker_urls
+    (url,) = fleet.worker_urls()
     with pytest.raises(httpx2.TimeoutException):
         httpx2.post(f"{url}/v1/audio/speech", json={"input": "Nobody hears this one. " * 40}, timeout=0.3)
     wait_for(lambda: jobs(url) == (0, 0))

@@ -9,7 +9,9 @@ from types import ModuleType
 import pytest
 
 from tests.workers.engine.chatterbox.checkpoints import load_script, open_tokens, write_token_half
+from tests.workers.engine.chatterbox.listening import opened, wait_idle
 from tests.workers.engine.chatterbox.oracle import Upstream
+from workers.engine.chatterbox.engine import ChatterboxEngine
 from workers.engine.chatterbox.token_engine import TokenEngine
 
 LAYERS = 2
@@ -58,3 +60,18 @@ def tiny_checkpoint(make_checkpoint: ModuleType, tmp_path_factory: pytest.TempPa
     directory: Path = tmp_path_factory.mktemp("checkpoint") / "tiny"
     make_checkpoint.write_checkpoint(directory, size="tiny")
     return directory
+
+
+@pytest.fixture(scope="session")
+def shared_speech_engine(tiny_checkpoint: Path) -> Iterator[ChatterboxEngine]:
+    with opened(tiny_checkpoint) as engine:
+        yield engine
+
+
+@pytest.fixture
+def speech_engine(shared_speech_engine: ChatterboxEngine) -> Iterator[ChatterboxEngine]:
+    """Shared; tests leave it idle."""
+    wait_idle(shared_speech_engine)
+    yield shared_speech_engine
+    wait_idle(shared_speech_engine)
+    assert shared_speech_engine.status().ready
