@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 import time
@@ -58,6 +59,7 @@ class ChatterboxEngine:
         self._tokens, self._vocoder = model.tokens, model.vocoder
         self._lock = threading.Condition()
         self._inbox: deque[Speech] = deque()
+        self._numbers = itertools.count()
         self._poked = False
         self._closed = False
         self._speaking = SpeakingJobs(model.tokens, model.vocoder, options)
@@ -156,6 +158,7 @@ class ChatterboxEngine:
             raise NothingToSpeak("the text holds nothing that can be spoken")
         seed = job.parameters.seed
         speech = Speech(
+            name=f"{job.id}:{next(self._numbers)}",
             job=job,
             voice=_voice_of(job.conditionals) or self._model.voice,
             segments=segments,
@@ -196,13 +199,17 @@ class ChatterboxEngine:
             with torch.inference_mode(), self._model.lane():
                 while not self._closed:
                     self._admit()
-                    worked = self._guarded(self._decode)
-                    worked |= self._guarded(self._vocode)
+                    worked = self._guarded("decoding", self._decode)
+                    worked |= self._guarded("vocoding", self._vocode)
                     self._pace.alive()
                     if not worked:
                         self._rest()
         except EngineBroken as broken:
             error = EngineLost(f"the engine is broken: {broken}", retry_after=1)
+        except BaseException as problem:
+            self._mishaps.broke(problem)
+            error = EngineLost("the engine is broken", retry_after=1)
+            raise
         finally:
             self._end_all(error)
 
@@ -232,28 +239,38 @@ class ChatterboxEngine:
             self._speaking.deliver(chunk)
         return bool(chunks) or self._vocoder.counts.euler_steps > before or self._vocoder.waiting_for_device
 
-    def _guarded(self, work: Callable[[], bool]) -> bool:
+    def _guarded(self, name: str, work: Callable[[], bool]) -> bool:
         """Do a piece of work; what goes wrong ends the jobs it was for, and the engine only if it cannot go on."""
         try:
             worked = work()
         except Exception as problem:  # noqa: BLE001 - the thread must outlive any one job
-            error = self._mishaps.take(problem)
-            if work == self._vocode:
+            error = self._mishaps.take(problem, name)
+            if name == "vocoding":
                 self._speaking.fail(self._vocoder.abort(), error)
             self._speaking.hand_over()
             return True
-        self._mishaps.went_well()
+        if worked:
+            self._mishaps.went_well(name)
         return worked
 
     def _rest(self) -> None:
         """Record a graph if there is one to record, else sleep until woken."""
         if not self._speaking and (capture := next(self._captures, None)) is not None:
-            capture()
+            self._capture(capture)
             return
         with self._lock:
             if not self._poked:
                 self._lock.wait(_IDLE_S)
             self._poked = False
+
+    def _capture(self, capture: Callable[[], None]) -> None:
+        """What cannot be recorded for want of memory runs eagerly."""
+        try:
+            capture()
+        except torch.OutOfMemoryError as error:
+            log.warning("capture_out_of_memory", error=str(error))
+            self._captures = iter(())
+            self._model.drop_caches()
 
     def _end_all(self, error: EngineLost) -> None:
         with self._lock:

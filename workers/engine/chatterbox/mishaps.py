@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import structlog
@@ -27,17 +27,17 @@ class Mishaps:
     """Counts failures and decides. `fatal` says why the engine was given up; any thread may read it.
 
     Memory used up: `drop_caches` is called and the engine goes on, unless it was the third time within a minute.
-    Any other error of ours: it goes on, unless nothing has gone well between three of them. An error of the CUDA
-    device ends it at once.
+    Any other error of ours: it goes on, unless the same kind of work has not gone well between three of them. An error
+    of the CUDA device ends it at once.
     """
 
     def __init__(self, drop_caches: Callable[[], None]) -> None:
         self._drop_caches = drop_caches
         self._short_of_memory: deque[float] = deque(maxlen=_OFTEN)
-        self._in_a_row = 0
+        self._in_a_row: Counter[str] = Counter()
         self.fatal: str | None = None
 
-    def take(self, problem: Exception) -> FleetError:
+    def take(self, problem: Exception, work: str) -> FleetError:
         """What to answer the jobs it happened to. Raises `EngineBroken` when it was one too many."""
         if isinstance(problem, torch.OutOfMemoryError):
             return self._out_of_memory(problem)
@@ -46,13 +46,18 @@ class Mishaps:
         reason = said.splitlines()[0] if said else type(problem).__name__
         if isinstance(problem, torch.AcceleratorError) or any(mark in str(problem) for mark in _STICKY):
             self._give_up(f"the CUDA device failed: {reason}")
-        self._in_a_row += 1
-        if self._in_a_row >= _OFTEN:
-            self._give_up(f"{self._in_a_row} steps failed one after the other: {reason}")
+        self._in_a_row[work] += 1
+        if self._in_a_row[work] >= _OFTEN:
+            self._give_up(f"{work} failed {_OFTEN} times, one after the other: {reason}")
         return InternalError("the engine met an error of its own; its log says more")
 
-    def went_well(self) -> None:
-        self._in_a_row = 0
+    def went_well(self, work: str) -> None:
+        del self._in_a_row[work]
+
+    def broke(self, problem: BaseException) -> None:
+        """The thread has met what nobody foresaw and ends."""
+        log.error("engine_thread_ended", exc_info=problem)
+        self.fatal = f"the engine's thread has ended: {type(problem).__name__}: {problem}"
 
     def _out_of_memory(self, problem: Exception) -> FleetError:
         log.error("out_of_memory", error=str(problem))

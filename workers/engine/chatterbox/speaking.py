@@ -52,14 +52,14 @@ class SpeakingJobs:
 
     def add(self, speech: Speech) -> None:
         with self._lock:
-            self._speeches[speech.job.id] = speech
+            self._speeches[speech.name] = speech
 
     def go_on(self) -> None:
         """Let go of cancelled jobs and begin the segments there is room for."""
         for speech in self:
             if speech.cancelled:
                 self.finish(speech, None)
-            while speech.job.id in self._speeches and (place := speech.next_to_begin()) is not None:
+            while speech.name in self._speeches and (place := speech.next_to_begin()) is not None:
                 self._begin(speech, place)
 
     def set_deadlines(self) -> None:
@@ -85,7 +85,7 @@ class SpeakingJobs:
 
     def _begin(self, speech: Speech, place: int) -> None:
         segment = speech.segments[place]
-        name = f"{speech.job.id}:{place}"
+        name = f"{speech.name}:{place}"
         seed = (speech.seed + place * _SEED_STEP) % 2**63
         try:
             segment.sequence = self._tokens.add(
@@ -149,7 +149,7 @@ class SpeakingJobs:
     def finish(self, speech: Speech, error: FleetError | None) -> None:
         """End a job wherever it is: waiting, decoding, being vocoded or done."""
         with self._lock:
-            if self._speeches.pop(speech.job.id, None) is None:
+            if self._speeches.pop(speech.name, None) is None:
                 return
             self._late += speech.late
         for segment in speech.segments:

@@ -73,10 +73,11 @@ def segments_of(text: str, *, language: str) -> list[Segment]:
 class Speech:
     """A job being spoken. Its fields belong to the engine's thread, but for `cancelled`, which anyone may set.
 
-    `heard_until` is when whoever plays the sound as it comes runs out of it, by `time.monotonic`. With `whole`, each
-    segment is made into sound at once when it is decoded.
+    `name` is its own even where two jobs have one id. `heard_until` is when whoever plays the sound as it comes runs
+    out of it, by `time.monotonic`. With `whole`, each segment is made into sound at once when it is decoded.
     """
 
+    name: str
     job: Job
     voice: VoiceConditionals
     segments: list[Segment]
