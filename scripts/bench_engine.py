@@ -17,17 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import patch
@@ -38,6 +34,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs in a checkout that is not installed
 
+from bench_environment import ROOT, environment
 from bench_upstream import (
     PREFILLS,
     TEXT,
@@ -63,9 +60,6 @@ from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.sequence import Finish, Sequence, Stage
 from workers.engine.chatterbox.token_engine import TokenEngine
 from workers.engine.chatterbox.weights import TensorFile, read_conditionals
-
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "triton", "numba", "numpy", "chatterbox-tts", "transformers", "safetensors", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +160,8 @@ def measure_ours(work: Workload, streams: list[int], **options: Any) -> dict[str
         if 2 * count <= engine.slots.count:
             rows.append(asdict(decode(engine, count, work.tokens)))
         else:
-            reason = f"it takes {2 * count} slots and {engine.slots.count} fit into memory"
-            rows.append({"streams": count, "not_measured": reason})
+            few = f"it takes {2 * count} slots and {engine.slots.count} fit into memory"
+            rows.append({"streams": count, "not_measured": few})
         print(options["precision"], rows[-1], file=sys.stderr, flush=True)
     return {
         **options,
@@ -182,9 +176,8 @@ def measure_ours(work: Workload, streams: list[int], **options: Any) -> dict[str
 
 def measure(work: Workload, options: argparse.Namespace) -> dict[str, Any]:
     """Upstream, ours in every precision, upstream again; copy bandwidth before and after."""
-    halves, bandwidths = [], [copy_bandwidth(work.device)]
-    if options.upstream:
-        halves.append(measure_upstream(work))
+    bandwidths = [copy_bandwidth(work.device)]
+    halves = [measure_upstream(work)] if options.upstream else []
     chosen = {"device": work.device.type, "attention": options.attention, "strict": options.strict}
     ours = [measure_ours(work, options.streams, precision=name, **chosen) for name in options.precisions]
     if options.upstream:
@@ -204,23 +197,6 @@ def measure(work: Workload, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Commit, hardware and versions."""
-    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    packages = {each.name: each.version for each in distributions() if each.name in PACKAGES}
-    return {
-        "commit": subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None,
-        "hardware": {
-            "device": device_name(device),
-            "cpu": device_name(torch.device("cpu")),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30,
-        },
-        "versions": {"python": platform.python_version(), **packages},
-    }
-
-
 def described(work: Workload) -> dict[str, Any]:
     """What was measured, where, and with which versions."""
     return {
@@ -231,13 +207,6 @@ def described(work: Workload) -> dict[str, Any]:
         "text_tokens": len(work.text_tokens),
         "tokens": work.tokens,
     }
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def show(result: dict[str, Any]) -> None:
@@ -261,8 +230,8 @@ def show(result: dict[str, Any]) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    weights = parser.add_mutually_exclusive_group()
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", type=Path, metavar="DIR")
     weights.add_argument("--layers", type=int, metavar="N", help="of the random weights; all by default")
     parser.add_argument("--precisions", default="fp32,bf16", help="of ours")
@@ -292,8 +261,9 @@ def main() -> None:
         work = read_workload(options.checkpoint or Path(made), tokens, device)
         result = described(work) | measure(work, options)
     pruned = f"-layers{options.layers}" if options.layers else ""
-    name = f"engine-{device.type}{pruned}-{result['date'][:10]}.json"
-    target: Path = options.output or ROOT / "benchmarks/results" / name
+    target: Path = (
+        options.output or ROOT / f"benchmarks/results/engine-{device.type}{pruned}-{result['date'][:10]}.json"
+    )
     target.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
     print(f"wrote {target}")

@@ -34,7 +34,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs in a checkout that is not installed
 
-from bench_engine import ROOT, environment
+from bench_environment import ROOT, environment
 from bench_upstream import TEXT, UNDRAWN, release, synchronise
 
 from workers.engine.chatterbox.options import EngineOptions, SpeechOptions, choose_device
