@@ -1,4 +1,4 @@
-"""Speech requests over HTTP at a given load: what a listener of each would have heard, and what the workers counted."""
+"""Speech requests over HTTP at a given load, and what a listener of each would have heard."""
 
 from __future__ import annotations
 
@@ -6,24 +6,58 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Self
+from itertools import count, islice
+from typing import Any
 
 import httpx2
 import numpy as np
-from pydantic import ValidationError
 
-from fleet.contract import SAMPLE_RATE, FleetStats, WorkerHealth
-from fleet.errors import Unreachable, UpstreamFailed, from_response
+from fleet.contract import SAMPLE_RATE
+from fleet.errors import from_response
 
 BYTES_PER_S = 2 * SAMPLE_RATE
-HEALTH_TIMEOUT_S = 10.0
 OK = "ok"
+PROSE = """
+The morning train was late again, so we walked along the river and talked about the house that she wanted to build,
+with a garden and apple trees.
+
+When the rain had stopped at last, the children ran down to the harbour to see which of the boats had come back from
+the islands during the night.
+
+He had kept the letters in a wooden box under the stairs for thirty years, and nobody in the family knew who had
+written them or why they were there.
+
+Turn left at the old post office, follow the road as far as the bridge, and you will find the museum on the other
+side, just behind the tall white church.
+
+Most of the bread in this town is still made by hand, which is why the ovens are lit at three in the morning and the
+first loaves are sold before six.
+
+The committee will meet again on Thursday to discuss the plans for the new library, and everyone who lives in the
+district is invited to come and to listen.
+
+She counted the stars above the mountain until she fell asleep, and in the morning there was nothing left of the fire
+but a thin line of grey smoke.
+
+A good map does not show everything that is there; it leaves out what you do not need, so that you can find the one
+thing that you are looking for.
+"""
+TEXTS = [" ".join(paragraph.split()) for paragraph in PROSE.split("\n\n")]
+"""About ten seconds of speech each."""
 
 Body = dict[str, Any]
 """A speech request."""
+Look = Callable[[int], Coroutine[Any, Any, None]]
+"""Told how many requests have ended."""
+
+
+def requests(texts: Sequence[str], first_seed: int, **fields: object) -> Iterator[Body]:
+    """One after the other without end, each with a seed of its own; fields that are None are left out."""
+    fixed = {name: value for name, value in fields.items() if value is not None}
+    for number in count():
+        yield {**fixed, "input": texts[number % len(texts)], "seed": first_seed + number, "response_format": "pcm"}
 
 
 class Player:
@@ -31,7 +65,8 @@ class Player:
 
     def __init__(self) -> None:
         self.first_at: float | None = None
-        self.played_s = 0.0
+        self.size = 0
+        """Bytes."""
         self.gaps_s: list[float] = []
         """How long the player was silent each time that all sound so far had been played before more came."""
         self._dry_at = 0.0
@@ -46,7 +81,7 @@ class Player:
             self.gaps_s.append(at - self._dry_at)
             self._dry_at = at
         self._dry_at += size / BYTES_PER_S
-        self.played_s += size / BYTES_PER_S
+        self.size += size
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +121,7 @@ async def listen(client: httpx2.AsyncClient, body: Body, began: float) -> Heard:
         message=message,
         ttfa_s=None if player.first_at is None else player.first_at - began,
         total_s=time.perf_counter() - began,
-        audio_s=player.played_s,
+        audio_s=player.size / BYTES_PER_S,
         gaps_s=tuple(player.gaps_s),
     )
 
@@ -99,59 +134,16 @@ def _json(content: bytes) -> object:
     return found
 
 
-class Workers:
-    """The worker that answers at the client's address, or those of the balancer there."""
-
-    def __init__(self, client: httpx2.AsyncClient, role: str, urls: Sequence[str]) -> None:
-        self.role = role
-        self._client = client
-        self._urls = urls
-
-    @classmethod
-    async def find(cls, client: httpx2.AsyncClient) -> Self:
-        """Raises `Unreachable`, or `UpstreamFailed` when something else answers."""
-        url = str(client.base_url).rstrip("/")
-        try:
-            role = (await client.get("/health", timeout=HEALTH_TIMEOUT_S)).json()["role"]
-            if role == "worker":
-                return cls(client, role, [url])
-            stats = FleetStats.model_validate_json((await client.get("/stats")).content)
-        except httpx2.HTTPError as problem:
-            raise Unreachable(f"nothing answers at {url} ({problem}); is the fleet up? --start starts a worker") from None
-        except (ValueError, LookupError, TypeError):
-            raise UpstreamFailed(f"{url} answers, but neither as a worker nor as a balancer does") from None
-        return cls(client, role, [worker.url for worker in stats.workers])
-
-    async def health(self) -> list[WorkerHealth]:
-        """Of those that answer."""
-        found = await asyncio.gather(*map(self._one, self._urls))
-        return [health for health in found if health is not None]
-
-    async def rss_mib(self) -> float:
-        """All workers with their children."""
-        return round(sum(worker.memory_bytes for worker in await self.health()) / 2**20, 1)
-
-    async def _one(self, url: str) -> WorkerHealth | None:
-        try:
-            answer = await self._client.get(f"{url}/health", timeout=HEALTH_TIMEOUT_S)
-            return WorkerHealth.model_validate_json(answer.content)
-        except (httpx2.HTTPError, ValidationError):
-            return None
-
-
 class Load:
-    """What was asked at one load, once. `rss` holds what `Workers.rss_mib` was after so many requests had ended."""
+    """What was asked at one load, once. `look` is called whenever so many more requests have ended, beside the load."""
 
-    def __init__(
-        self, client: httpx2.AsyncClient, bodies: Iterator[Body], workers: Workers, *, sample_every: int
-    ) -> None:
+    def __init__(self, client: httpx2.AsyncClient, bodies: Iterator[Body], look: Look, *, every: int) -> None:
         self.heard: list[Heard] = []
         self.not_sent = 0
-        self.rss: list[tuple[int, float]] = []
         self._client = client
         self._bodies = bodies
-        self._workers = workers
-        self._sample_every = sample_every
+        self._look = look
+        self._every = every
         self._tasks = asyncio.TaskGroup()
         self._began = self._ended = 0.0
 
@@ -189,11 +181,8 @@ class Load:
     async def _ask(self, body: Body, began: float) -> None:
         self.heard.append(await listen(self._client, body, began))
         self._ended = time.perf_counter()
-        if (ended := len(self.heard)) % self._sample_every == 0:
-            self._tasks.create_task(self._sample(ended))
-
-    async def _sample(self, ended: int) -> None:
-        self.rss.append((ended, await self._workers.rss_mib()))
+        if len(self.heard) % self._every == 0:
+            self._tasks.create_task(self._look(len(self.heard)))
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> Iterator[float]:
@@ -210,7 +199,7 @@ def percentiles(values: Sequence[float], *which: int) -> dict[str, float] | None
     if not values:
         return None
     found = np.percentile(values, which)
-    return {f"p{each}": round(float(value), 3) for each, value in zip(which, found, strict=True)}
+    return {f"p{each}": round(float(value), 4) for each, value in zip(which, found, strict=True)}
 
 
 def aggregate(load: Load) -> dict[str, Any]:
@@ -233,46 +222,4 @@ def aggregate(load: Load) -> dict[str, Any]:
             "seconds": round(sum(gaps), 3),
             "longest_s": round(max(gaps, default=0.0), 3),
         },
-    }
-
-
-def flatness(samples: Sequence[tuple[int, float]]) -> dict[str, Any] | None:
-    """Resident memory after so many requests, MiB, and how much of its growth came in the second half of them."""
-    if len(samples) < 2:
-        return None
-    in_order = sorted(samples)
-    half = next(rss for ended, rss in in_order if 2 * ended >= in_order[-1][0])
-    return {"samples": in_order, "growth_second_half": round(in_order[-1][1] - half, 1)}
-
-
-def counted(before: Sequence[WorkerHealth], after: Sequence[WorkerHealth], seconds: float) -> list[dict[str, Any]]:
-    """What each worker has counted in between, and its memory. One that was started anew has only the latter."""
-    earlier = {worker.pid: worker for worker in before}
-    rows = []
-    for worker in after:
-        row: dict[str, Any] = {"name": worker.name, "rss_mib": [None, worker.memory_bytes / 2**20]}
-        if (then := earlier.get(worker.pid)) is not None:
-            row["rss_mib"][0] = then.memory_bytes / 2**20
-            row |= _decoded(then, worker, seconds)
-        row["rss_mib"] = [mib if mib is None else round(mib, 1) for mib in row["rss_mib"]]
-        rows.append(row)
-    return rows
-
-
-def _decoded(before: WorkerHealth, after: WorkerHealth, seconds: float) -> dict[str, Any]:
-    """Of an engine that decodes tokens; `newest_steps_per_s` is what it measured itself over its newest steps."""
-    if before.figures is None or after.figures is None:
-        return {}
-    old, new = before.figures, after.figures
-    names = ("steps", "tokens", "graph_replays", "eager_steps", "euler_steps", "hops", "hops_late")
-    counts = {name: getattr(new, name) - getattr(old, name) for name in names}
-    rows, euler_rows = new.step_rows - old.step_rows, new.euler_rows - old.euler_rows
-    mib = [None if held is None else round(held / 2**20, 1) for held in (old.device_bytes, new.device_bytes)]
-    return {
-        "steps_per_s": round(counts["steps"] / seconds, 3),
-        "newest_steps_per_s": new.steps_per_s,
-        "rows_per_step": round(rows / counts["steps"], 3) if counts["steps"] else None,
-        "rows_per_euler_step": round(euler_rows / counts["euler_steps"], 3) if counts["euler_steps"] else None,
-        **counts,
-        "device_mib": mib,
     }

@@ -228,6 +228,10 @@ class ChatterboxEngine:
         advanced = self._tokens.tick()
         self._pace.step(tokens=len(advanced), rows=sum(sequence.rows for sequence in advanced))
         self._speaking.hand_over()
+        if (shortage := self._tokens.take_shortage()) is not None:
+            raise shortage
+        if advanced:
+            self._mishaps.went_well("decoding")
         return True
 
     def _vocode(self) -> bool:
@@ -237,21 +241,20 @@ class ChatterboxEngine:
         chunks = self._vocoder.step(wait=self._tokens.scheduler.idle)
         for chunk in chunks:
             self._speaking.deliver(chunk)
+        if chunks:
+            self._mishaps.went_well("vocoding")
         return bool(chunks) or self._vocoder.counts.euler_steps > before or self._vocoder.waiting_for_device
 
     def _guarded(self, name: str, work: Callable[[], bool]) -> bool:
         """Do a piece of work; what goes wrong ends the jobs it was for, and the engine only if it cannot go on."""
         try:
-            worked = work()
+            return work()
         except Exception as problem:  # noqa: BLE001 - the thread must outlive any one job
             error = self._mishaps.take(problem, name)
             if name == "vocoding":
                 self._speaking.fail(self._vocoder.abort(), error)
             self._speaking.hand_over()
             return True
-        if worked:
-            self._mishaps.went_well(name)
-        return worked
 
     def _rest(self) -> None:
         """Record a graph if there is one to record, else sleep until woken."""
@@ -288,12 +291,14 @@ class ChatterboxEngine:
         began = time.monotonic()
         speech = self.start(job, sink)
         sink.arrived.wait()
+        took_s = time.monotonic() - began
         speech.cancelled = True
         self._wake()
+        sink.ended.wait()  # its place is free before anybody else asks for one
         if sink.error is not None:
             self.close()
             raise sink.error
-        return time.monotonic() - began
+        return took_s
 
 
 def _voice_of(conditionals: Conditionals | None) -> VoiceConditionals | None:

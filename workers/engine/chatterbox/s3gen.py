@@ -198,7 +198,7 @@ class EulerBatch:
 
     def place(self, fixed: Tensor, noise: Tensor, quality: Quality) -> int:
         """Take in one row, float32 [n, 240] and [n, 80]; its number."""
-        row = self._free.pop()
+        row = self._free[-1]
         length = len(noise)
         self._x[row, :length] = noise
         self._x[row, length:] = 0
@@ -207,7 +207,7 @@ class EulerBatch:
         if self._lengths is not None:
             self._lengths[row].fill_(length)
         self._moments[row].fill_(self._solver.first[quality])
-        return row
+        return self._free.pop()
 
     def take(self, row: int, length: int) -> Tensor:
         """What has become of a row's first `length` frames; the row is free again."""

@@ -60,6 +60,7 @@ class FirstSound:
 
     def __init__(self) -> None:
         self.arrived = threading.Event()
+        self.ended = threading.Event()
         self.error: FleetError | None = None
 
     def put(self, samples: Samples) -> None:  # noqa: ARG002 - how it sounds does not matter
@@ -68,3 +69,4 @@ class FirstSound:
     def end(self, error: FleetError | None = None) -> None:
         self.error = error
         self.arrived.set()
+        self.ended.set()

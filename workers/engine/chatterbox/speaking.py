@@ -133,6 +133,8 @@ class SpeakingJobs:
                 self._finish_if_over(speech, SynthesisFailed("the model gave no speech for this text"))
 
     def deliver(self, chunk: Chunk) -> None:
+        if chunk.stream.id not in self._streams:  # its job was ended by a chunk that arrived with this one
+            return
         speech, place = self._streams[chunk.stream.id]
         if not np.isfinite(chunk.samples).all():
             self.finish(speech, SynthesisFailed("the model's sound for this text is not a number"))

@@ -134,7 +134,7 @@ class Speech:
                 self._deliver(segment.sound.popleft())
             if not segment.done:
                 return
-            self.pause_s = segment.pause_s if self.sounded else 0.0
+            self.pause_s = max(self.pause_s, segment.pause_s) if self.sounded else 0.0
             self.current += 1
 
     def _deliver(self, samples: Samples) -> None:

@@ -156,15 +156,20 @@ class Vocoder:
     def _begin_hops(self) -> None:
         """Encode the hops whose tokens are there, the most urgent first, and give each a row."""
         begun: list[tuple[SpeechStream, Hop, FlowInput]] = []
+        self._beginning = []
         for stream in sorted(self._streams.values(), key=lambda stream: stream.deadline):
             if stream.work is not None or stream.paused or len(begun) == _ENCODED_AT_ONCE:
                 continue
             hop = stream.plan.next(len(stream.tokens), ended=stream.ended)
-            if hop is not None and self._room_for(flow := self._flow(stream, hop), [f for *_, f in begun]):
+            if hop is None:
+                continue
+            self._beginning.append(stream)
+            if self._room_for(flow := self._flow(stream, hop), [f for *_, f in begun]):
                 begun.append((stream, hop, flow))
+            else:
+                self._beginning.pop()
         if not begun:
             return
-        self._beginning = [stream for stream, *_ in begun]
         for (stream, hop, flow), fixed in zip(begun, self._s3gen.encode([f for *_, f in begun]), strict=True):
             stream.plan.take(hop)
             batch = self._batch(self._padded(flow.frames))
@@ -204,8 +209,8 @@ class Vocoder:
             return
         for place, sound in enumerate(self._renderer.render([self._part(work) for work in works])):
             work = works[place]
-            work.stream.work = None
             self._rendered.append(_Rendered(work.stream, work.hop, *_returning(sound)))
+            work.stream.work = None
         self.counts.hops += len(works)
         self._drop_idle_batches()
 

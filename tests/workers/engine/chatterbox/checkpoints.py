@@ -1,4 +1,4 @@
-"""Small checkpoints of the token half, and engines opened on them."""
+"""Small checkpoints, and what opens on them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from workers.engine.chatterbox.checkpoint import ENGLISH
+from workers.engine.chatterbox.conditionals import VoiceConditionals
 from workers.engine.chatterbox.options import EngineOptions
 from workers.engine.chatterbox.prompt import SpeakerPrompt
+from workers.engine.chatterbox.s3gen import S3Gen
 from workers.engine.chatterbox.t3 import read_config
 from workers.engine.chatterbox.token_engine import TokenEngine
 from workers.engine.chatterbox.weights import TensorFile, read_conditionals
@@ -44,3 +48,14 @@ def open_tokens(directory: Path, **options: Any) -> TokenEngine:
     voice = SpeakerPrompt.checked(found["speaker_emb"], found["cond_prompt_speech_tokens"], read_config(file))
     defaults: dict[str, Any] = {"device": "cpu", "precision": "fp32", "positions": 512, "max_rows": 16}
     return TokenEngine(file, directory / ENGLISH.tokenizer, voice, EngineOptions(**(defaults | options)))
+
+
+def open_sound(directory: Path, *, steps: int, dtype: torch.dtype = torch.float32) -> S3Gen:
+    """The sound half of a checkpoint on the CPU."""
+    file = TensorFile(directory / ENGLISH.s3gen)
+    return S3Gen(file, device=torch.device("cpu"), dtype=dtype, steps=steps, longest=600)
+
+
+def read_voice(directory: Path) -> VoiceConditionals:
+    config = read_config(TensorFile(directory / ENGLISH.t3))
+    return VoiceConditionals.from_upstream(read_conditionals(directory / ENGLISH.conditionals), config)

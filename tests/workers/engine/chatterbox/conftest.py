@@ -7,14 +7,33 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
-from tests.workers.engine.chatterbox.checkpoints import load_script, open_tokens, write_token_half
+from tests.workers.engine.chatterbox.checkpoints import (
+    load_script,
+    open_sound,
+    open_tokens,
+    read_voice,
+    write_token_half,
+)
 from tests.workers.engine.chatterbox.listening import opened, wait_idle
 from tests.workers.engine.chatterbox.oracle import Upstream
+from tests.workers.engine.chatterbox.sound_oracle import UpstreamSound
+from workers.engine.chatterbox.conditionals import VoiceConditionals
 from workers.engine.chatterbox.engine import ChatterboxEngine
+from workers.engine.chatterbox.s3gen import S3Gen
 from workers.engine.chatterbox.token_engine import TokenEngine
 
 LAYERS = 2
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Where tests run side by side, torch's threads wait for each other for longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +94,26 @@ def speech_engine(shared_speech_engine: ChatterboxEngine) -> Iterator[Chatterbox
     yield shared_speech_engine
     wait_idle(shared_speech_engine)
     assert shared_speech_engine.status().ready
+
+
+@pytest.fixture(scope="session")
+def s3gen(tiny_checkpoint: Path) -> S3Gen:
+    """The tiny S3Gen with upstream's ten steps, in float32. Holds nothing between calls."""
+    return open_sound(tiny_checkpoint, steps=10)
+
+
+@pytest.fixture(scope="session")
+def quick_s3gen(tiny_checkpoint: Path) -> S3Gen:
+    """The same with two steps, for what does not depend on their number."""
+    return open_sound(tiny_checkpoint, steps=2)
+
+
+@pytest.fixture(scope="session")
+def upstream_sound(make_checkpoint: ModuleType, tiny_checkpoint: Path) -> UpstreamSound:
+    return UpstreamSound(make_checkpoint.upstream_s3gen("tiny"), tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def voice(tiny_checkpoint: Path) -> VoiceConditionals:
+    """The tiny checkpoint's own, with a prompt of 10 s."""
+    return read_voice(tiny_checkpoint)

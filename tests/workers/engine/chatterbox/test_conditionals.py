@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +41,8 @@ from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.reference import ReferenceEncoder, model_revision
 from workers.engine.chatterbox.t3 import read_config
 from workers.engine.chatterbox.weights import TensorFile, read_conditionals
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def speech(seconds: float, rate: int, *, hz: float = 120.0, seed: int = 0) -> Recording:
@@ -83,15 +85,6 @@ class Oracle:
         self._tts.prepare_conditionals(self._wav)
         t3 = self._tts.conds.t3
         return Reference(t3.speaker_emb, t3.cond_prompt_speech_tokens, self._tts.conds.gen)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Where tests run side by side, torch's threads wait for each other for longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

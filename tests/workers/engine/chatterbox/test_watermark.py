@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -22,6 +21,8 @@ from fleet.errors import EngineUnavailable
 from workers.engine.base import Job, Samples
 from workers.engine.chatterbox.watermark import CONTEXT, HOP, Watermarker
 from workers.engine.espeak import EspeakEngine
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXT = "The quick brown fox jumps over the lazy dog. She sells sea shells, and nobody knows why."
 
@@ -40,15 +41,6 @@ CHUNKINGS = {
     "smallest": (FIRST, 11),
 }
 """Hops in each chunk; the last size goes on to the end."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The tensors here are small, and threads that wait for each other make a busy machine ten times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Own:
