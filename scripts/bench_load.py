@@ -208,7 +208,7 @@ def aggregate(load: Load) -> dict[str, Any]:
     audio_s = sum(heard.audio_s for heard in ok)
     gaps = [gap for heard in ok for gap in heard.gaps_s]
     return {
-        "seconds": round(load.seconds, 3),
+        "seconds": round(load.seconds, 4),
         "ok": len(ok),
         "failed": dict(Counter(heard.outcome for heard in load.heard if heard.outcome != OK)),
         "not_sent": load.not_sent,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any, Self
 
 import httpx2
@@ -98,12 +99,13 @@ class Workers:
 
 
 def flatness(samples: Sequence[tuple[int, float]]) -> dict[str, Any] | None:
-    """Resident memory after so many requests, MiB, and how much of its growth came in the second half of them."""
-    if len(samples) < 2:
-        return None
+    """Resident memory after so many requests, MiB, and its growth by least squares over their second half."""
     in_order = sorted(samples)
-    half = next(rss for ended, rss in in_order if 2 * ended >= in_order[-1][0])
-    return {"rss_mib": in_order, "growth_second_half_mib": round(in_order[-1][1] - half, 1)}
+    late = [(ended, rss) for ended, rss in in_order if 2 * ended >= in_order[-1][0]]
+    if len(late) < 2:
+        return None
+    slope, _ = linear_regression([ended for ended, _ in late], [rss for _, rss in late])
+    return {"rss_mib": in_order, "growth_mib_per_1000": round(1000 * slope, 3)}
 
 
 def counted(before: Sequence[WorkerHealth], after: Sequence[WorkerHealth], seconds: float) -> list[dict[str, Any]]:

@@ -85,8 +85,8 @@ def test_closed_loads_keep_so_many_in_flight(result: dict[str, Any]) -> None:
     """One after the other, or three lanes: together no busier than their number, and busier than one."""
     alone, three, _ = result["loads"]
     busy = [sum(heard["total_s"] for heard in load["each"]) / load["seconds"] for load in (alone, three)]
-    assert 0.5 < busy[0] <= 1.001
-    assert 1.5 < busy[1] <= 3.003
+    assert 0.5 < busy[0] <= 1.01
+    assert 1.5 < busy[1] <= 3.03
 
 
 def test_memory_is_sampled_along_the_way(result: dict[str, Any]) -> None:
@@ -97,7 +97,8 @@ def test_memory_is_sampled_along_the_way(result: dict[str, Any]) -> None:
         assert "steps" not in worker  # espeak decodes no tokens
         samples = load["flatness"]["rss_mib"]
         assert [ended for ended, _ in samples] == [2, 4, 6]
-        assert load["flatness"]["growth_second_half_mib"] == pytest.approx(samples[2][1] - samples[1][1], abs=0.06)
+        growth = 500 * (samples[2][1] - samples[1][1])
+        assert load["flatness"]["growth_mib_per_1000"] == pytest.approx(growth, abs=0.01)
 
 
 def test_it_says_what_was_measured_where(result: dict[str, Any]) -> None:
@@ -257,10 +258,10 @@ def test_what_a_worker_counted_is_the_difference() -> None:
     """Between two answers of one process; a worker started anew is not compared with the one before it."""
     with RunningWorker(free_port(0), module="tests.workers.failing") as worker:
         health = WorkerHealth.model_validate_json(httpx2.get(f"{worker.url}/health", trust_env=False).content)
-    assert health.figures is not None
-    health = health.model_copy(update={"memory_bytes": 100 << 20})
+    health, figures = health.model_copy(update={"memory_bytes": 100 << 20}), health.figures
+    assert figures is not None
     more = {"steps": 41, "step_rows": 162, "tokens": 83, "euler_steps": 16, "euler_rows": 37, "device_bytes": 2 << 20}
-    later = health.model_copy(update={"memory_bytes": 120 << 20, "figures": health.figures.model_copy(update=more)})
+    later = health.model_copy(update={"memory_bytes": 120 << 20, "figures": figures.model_copy(update=more)})
     (row,) = counted([health], [later], 10.0)
     assert (row["steps"], row["tokens"], row["steps_per_s"]) == (40, 80, 4.0)
     assert (row["rows_per_step"], row["rows_per_euler_step"]) == (4.0, 3.0)
@@ -273,6 +274,6 @@ def test_growth_is_that_of_the_second_half() -> None:
     """What is taken once, at the beginning, is no leak."""
     assert flatness([(200, 90.0), (100, 50.0), (400, 92.0), (300, 91.0)]) == {
         "rss_mib": [(100, 50.0), (200, 90.0), (300, 91.0), (400, 92.0)],
-        "growth_second_half_mib": 2.0,
+        "growth_mib_per_1000": 10.0,
     }
     assert flatness([(100, 50.0)]) is None

@@ -114,6 +114,6 @@ def _move_on(state: SoundState, mel: Tensor, f0: Tensor, sound: Tensor, frames: 
     state.turns = (state.turns + f0[:start].double().sum() * (SAMPLES_PER_FRAME / SAMPLE_RATE)).remainder(1)
     final = (frames - len(state.mel)) * SAMPLES_PER_FRAME
     state.mel, state.f0 = mel[start:frames].clone(), f0[start:frames].clone()
-    state.sound = torch.cat([state.sound, sound[:final]])[-WATERMARK_CONTEXT:]
+    state.sound = torch.cat([state.sound, sound[:final]])[-WATERMARK_CONTEXT:].clone()
     foreseen = sound[final : final + _CROSSFADE]
     state.foreseen = foreseen.clone() if len(foreseen) else None

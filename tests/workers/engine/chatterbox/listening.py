@@ -28,8 +28,14 @@ from workers.engine.chatterbox.token_encoder import VOCABULARY
 SAMPLES_PER_TOKEN = 960
 
 QUICK: dict[str, Any] = {
-    **{"device": "cpu", "precision": "fp32", "positions": 512, "max_rows": 16, "max_tokens": 60},
-    **{"n_steps": 2, "prompt_s": 0.4, "watermark": False},
+    "device": "cpu",
+    "precision": "fp32",
+    "positions": 512,
+    "max_rows": 16,
+    "max_tokens": 60,
+    "n_steps": 2,
+    "prompt_s": 0.4,
+    "watermark": False,
 }
 """Options that make a second of sound in a fraction of one."""
 

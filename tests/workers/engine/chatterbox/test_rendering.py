@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,11 +19,11 @@ from workers.engine.chatterbox.watermark import Watermarker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FRAMES = 90
+FRAMES = 60
 TRIM = 2 * SAMPLES_PER_FRAME
 """Samples, 40 ms, that are silenced and faded in."""
 
-SIZES = {"as streamed": (16, 40, 34), "small": (5,) * 18, "one large": (80, 10), "smallest": (2,) * 45}
+SIZES = {"as streamed": (16, 24, 20), "small": (5,) * 12, "one large": (50, 10), "smallest": (*(2,) * 10, 40)}
 """Frames of the parts."""
 
 
@@ -78,7 +79,7 @@ def test_parts_are_the_whole(renderer: Renderer, hift: Hift, sizes: str) -> None
     assert expected.std() > 0.02
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("sizes", ["as streamed", "small"])
 def test_parts_with_little_behind_them_are_nearly_the_whole(renderer: Renderer, hift: Hift, sizes: str) -> None:
     """With the frames that a stream computes ahead, the difference stays below a tenth of the peak."""
     # Measured: 0.009 at most, of a peak at 0.2; with 4 frames instead of 8 it is 0.18, for the phase goes astray.
@@ -101,7 +102,7 @@ def test_the_whole_is_what_hift_makes(renderer: Renderer, hift: Hift) -> None:
 
 def test_only_the_beginning_is_trimmed(renderer: Renderer, hift: Hift) -> None:
     """Later parts begin at full loudness."""
-    first, *later = rendered(renderer, parts_of(hift, a_mel(), SIZES["small"], CONTEXT))
+    first, *later = rendered(renderer, parts_of(hift, a_mel(), SIZES["as streamed"], CONTEXT))
     assert not first[: TRIM // 2].any()
     assert first[TRIM:].std() > 0.02
     for part in later:
@@ -148,11 +149,11 @@ def test_joins_are_like_the_inside(renderer: Renderer, hift: Hift) -> None:
     """Where every part has other frames than were foreseen, the steps at the joins are within the inside's own."""
     # With random weights the sound is nearly noise, in which few clicks would show: the test above is the sharp one.
     state, parts, first = SoundState(hift), [], 0
-    for number in range(17):
+    for number in range(10):
         mel = a_mel(number)[first : first + 5 + PROVISIONAL]
         parts += renderer.render([Part(state, mel, first, 5, 5)])
         first += 5
-    joins = torch.stack([after[0] - before[-1] for before, after in zip(parts, parts[1:], strict=False)]).abs()
+    joins = torch.stack([after[0] - before[-1] for before, after in pairwise(parts)]).abs()
     inside = torch.cat([part[SAMPLES_PER_FRAME:].diff().abs() for part in parts[1:]])
     assert joins.max() < inside.quantile(0.999)
     assert joins.median() < inside.quantile(0.8)
@@ -161,10 +162,12 @@ def test_joins_are_like_the_inside(renderer: Renderer, hift: Hift) -> None:
 def test_streams_together_are_alone(renderer: Renderer, hift: Hift) -> None:
     """Parts of several streams, some of one shape and some not, give what each stream would give by itself."""
     mels = [a_mel(seed) for seed in range(4)]
-    sizes = [(16, 40, 34), (16, 40, 34), (16, 30, 44), (16, 40, 34)]
-    streams = [parts_of(hift, mel, size, PROVISIONAL, seed) for seed, (mel, size) in enumerate(zip(mels, sizes))]
+    sizes = [(16, 24, 20), (16, 24, 20), (16, 14, 30), (16, 24, 20)]
+    streams = [
+        parts_of(hift, mel, size, PROVISIONAL, seed) for seed, (mel, size) in enumerate(zip(mels, sizes, strict=True))
+    ]
     together = [renderer.render(parts) for parts in zip(*streams, strict=True)]
-    for seed, (mel, size) in enumerate(zip(mels, sizes)):
+    for seed, (mel, size) in enumerate(zip(mels, sizes, strict=True)):
         alone = rendered(renderer, parts_of(hift, mel, size, PROVISIONAL, seed))
         for ours, expected in zip([sounds[seed] for sounds in together], alone, strict=True):
             assert largest(ours, expected) < 1e-3
@@ -177,16 +180,16 @@ def test_rendering_one_stream_leaves_the_others(renderer: Renderer, hift: Hift) 
     renderer.render([Part(state, a_mel(n)[:40], 0, 32, n) for n, state in enumerate(states)])
     fields = ("mel", "f0", "turns", "sound", "foreseen")
     before = {name: getattr(states[0], name).clone() for name in fields}
-    renderer.render([Part(states[1], a_mel(1)[32:80], 32, 40, 1)])
+    renderer.render([Part(states[1], a_mel(1)[32:], 32, 20, 1)])
     for name in fields:
         held = getattr(states[0], name)
         assert torch.equal(held, before[name])
-        assert held.untyped_storage().nbytes() <= held.nbytes + WATERMARK_CONTEXT * 4
+        assert held.untyped_storage().nbytes() == held.nbytes
 
 
 def test_a_state_does_not_grow(renderer: Renderer, hift: Hift) -> None:
     """However long a stream gets, it remembers the context of one part."""
-    parts = list(parts_of(hift, a_mel(frames=300), (30,) * 10, PROVISIONAL))
+    parts = list(parts_of(hift, a_mel(frames=120), (30,) * 4, PROVISIONAL))
     for part in parts[:-1]:
         renderer.render([part])
         assert len(part.state.mel) == len(part.state.f0) == CONTEXT

@@ -58,9 +58,9 @@ def difference(one: Tensor, other: Tensor) -> float:
     ],
 )
 def test_mel_is_upstreams(
-    s3gen: S3Gen, upstream_sound: UpstreamSound, voice: VoiceConditionals, count: int, length: int, quality: Quality
+    s3gen: S3Gen, upstream_sound: UpstreamSound, voice: VoiceConditionals, *, count: int, length: int, quality: Quality
 ) -> None:
-    """From the same noise, mel frames are within 1e-4 of upstream's, for texts, prompts and step counts of all sizes."""
+    """From the same noise, mel frames are within 1e-4 of upstream's, for texts, prompts and steps of all numbers."""
     one = flow(voice, count, length=length)
     noise = s3gen.noise(one)
     [ours] = s3gen.mel([one], quality)

@@ -21,7 +21,6 @@ from tests.workers.engine.chatterbox.listening import (
     Listener,
     again,
     another_voice,
-    begin,
     hear,
     held,
     new_job,
@@ -206,9 +205,7 @@ def test_text_without_words_is_refused_in_the_end(speech_engine: ChatterboxEngin
             speak(speech_engine, new_job(text))
 
 
-def test_what_cannot_be_spoken_is_passed_over(
-    brief_engine: ChatterboxEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_spoken_is_passed_over(brief_engine: ChatterboxEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A segment of punctuation between two others leaves no gap of its own: the longer pause around it remains."""
     sequences = record_sequences(brief_engine, monkeypatch)
     for between in ("\n" + "* " * 20 + "\n", "\n" + "* " * 20, "... " * 11 + "\n"):
