@@ -171,7 +171,8 @@ class _Exchange:
             method=self._scope["method"],
             path=self._scope["path"],
             status=self.status,
-            outcome=self._scope["state"].get("outcome", self.outcome),
+            # What the edge saw comes first: a caller that leaves looks like a fault to those within.
+            outcome=self.outcome if self.outcome != "ok" else self._scope["state"].get("outcome", "ok"),
             ms=round((time.monotonic() - self._started_at) * 1000, 1),
             bytes_sent=self._bytes_sent,
             **self._scope["state"].get("log", {}),

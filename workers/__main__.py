@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from starlette.types import ASGIApp
 
-from fleet.errors import StartupError
+from fleet.errors import InvalidSettings, StartupError
 from fleet.logs import configure_logging
 from fleet.server import exit_with, serve
 from workers.app import make_app
@@ -30,13 +30,16 @@ def main() -> None:
 
 
 def _application(settings: WorkerSettings) -> ASGIApp:
-    engine = open_engine(
-        settings.engine,
-        device=settings.device,
-        checkpoint=settings.checkpoint,
-        max_jobs=settings.max_jobs,
-        chatterbox=settings.chatterbox,
-    )
+    try:
+        engine = open_engine(
+            settings.engine,
+            device=settings.device,
+            checkpoint=settings.checkpoint,
+            max_jobs=settings.max_jobs,
+            chatterbox=settings.chatterbox,
+        )
+    except InvalidSettings as error:
+        raise InvalidSettings(f"{settings.variable_of(error.param)}: {error.message}", param=error.param) from error
     capabilities = engine.capabilities
     log.info("engine_open", engine=capabilities.engine, model=capabilities.model, device=capabilities.device)
     return make_app(settings, engine)

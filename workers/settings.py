@@ -53,6 +53,12 @@ class WorkerSettings(ProcessSettings):
         description="`debug`, `info`, `warning` or `error`.",
     )
 
+    @staticmethod
+    def variable_of(option: str | None) -> str:
+        """The variable that an option of the chatterbox engine was given by."""
+        renamed = {"prompt_s": "stream_prompt_s", "window_s": "stream_window_s", "conditionals": "data_dir"}
+        return f"CHATTERBOX_{renamed.get(option or '', option or 'ENGINE')}".upper()
+
     @property
     def chatterbox(self) -> dict[str, Any]:
         """The chatterbox engine's options by their names there."""

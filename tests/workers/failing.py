@@ -1,7 +1,8 @@
 """`python -m tests.workers.failing`: a real worker that has figures to tell, and whose engine is lost on SIGUSR1.
 
 `FAILS` in the environment says how: `fatal` tells so, `raises` and `blocks` are what its status does, and `stuck` tells
-so while the event loop hangs. An engine that is closed is lost too.
+so while the event loop hangs. An engine that is closed is lost too. With `device` it is the engine that the settings
+ask for, chatterbox, whose own thread meets an error of the device at its next step, and with `thread` one that blocks.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import os
 import signal
 import time
 from dataclasses import replace
+from typing import Any, cast
 from unittest.mock import patch
 
 from workers.__main__ import main
-from workers.engine.base import EngineFigures, EngineStatus
+from workers.engine.base import Engine, EngineFigures, EngineStatus
+from workers.engine.choice import open_engine
 from workers.engine.espeak import EspeakEngine
 
 LOST = "the GPU has fallen off the bus"
+DEVICE_LOST = "CUDA error: an illegal memory access was encountered"
 BLOCKED_LIMIT_S = 2
+STUCK_AFTER_S = 1.0
 FIGURES = EngineFigures(
     steps_per_s=61.5,
     steps=1,
@@ -60,7 +65,9 @@ class FailingEngine(EspeakEngine):
         super().close()
 
 
-def open_failing(*_: object, **__: object) -> FailingEngine:
+def open_failing(*arguments: Any, **options: Any) -> Engine:
+    if os.environ.get("FAILS") in {"device", "thread"}:
+        return _open_chatterbox(*arguments, **options)
     engine = FailingEngine()
 
     def lose(*_: object) -> None:
@@ -70,6 +77,22 @@ def open_failing(*_: object, **__: object) -> FailingEngine:
 
     signal.signal(signal.SIGUSR1, lose)
     return engine
+
+
+def _open_chatterbox(*arguments: Any, **options: Any) -> Engine:
+    engine: Any = open_engine(*arguments, **options)
+
+    def fail(*_: object, **__: object) -> None:
+        if os.environ["FAILS"] == "device":
+            raise RuntimeError(DEVICE_LOST)
+        time.sleep(3600)
+
+    def lose(*_: object) -> None:
+        engine._tokens.steps.run = fail
+        engine._stuck_after_s = STUCK_AFTER_S
+
+    signal.signal(signal.SIGUSR1, lose)
+    return cast(Engine, engine)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ import structlog
 import torch
 
 from fleet.contract import SAMPLE_RATE
-from fleet.errors import EngineLost, NothingToSpeak, Overloaded
+from fleet.errors import EngineLost, InvalidValue, NothingToSpeak, Overloaded
 from workers.engine.base import (
     Capabilities,
-    Conditionals,
     EngineFigures,
     EngineStatus,
     Job,
@@ -26,7 +25,7 @@ from workers.engine.base import (
     Samples,
     SamplingParameters,
 )
-from workers.engine.chatterbox.capabilities import LANGUAGE, VOICE, capabilities_of
+from workers.engine.chatterbox.capabilities import LANGUAGE, VOICE, capabilities_of, figures_of
 from workers.engine.chatterbox.conditionals import VoiceConditionals
 from workers.engine.chatterbox.mishaps import EngineBroken, Mishaps
 from workers.engine.chatterbox.model import Model
@@ -110,31 +109,10 @@ class ChatterboxEngine:
         return EngineStatus(reason is None, reason, running, queued, silent_s, fatal)
 
     def figures(self) -> EngineFigures:
-        pace, scheduler, counts = self._pace, self._tokens.scheduler, self._vocoder.counts
-        return EngineFigures(
-            steps_per_s=pace.steps_per_s,
-            steps=pace.steps,
-            step_rows=pace.rows,
-            tokens=pace.tokens,
-            graph_replays=self._tokens.steps.replays + self._vocoder.replays,
-            eager_steps=self._tokens.steps.eager_steps + counts.euler_steps - self._vocoder.replays,
-            euler_steps=counts.euler_steps,
-            euler_rows=counts.euler_rows,
-            hops=counts.hops,
-            hops_late=self._speaking.late,
-            slots=self._tokens.slots.count,
-            slots_used=self._tokens.slots.count - scheduler.free_slots,
-            sequences_waiting=scheduler.waiting,
-            conditionals_computed=self._model.conditionals.computed,
-            conditionals_hits=self._model.conditionals.hits,
-            device_bytes=self._model.device_bytes(),
-        )
+        return figures_of(self._model, self._pace, late=self._speaking.late)
 
     def prepare(self, recordings: Sequence[Recording]) -> VoiceConditionals:
-        """What the model needs of a speaker, computed once for the same recordings. Blocks; on the CPU.
-
-        Raises `InvalidValue` when the recordings are unfit.
-        """
+        """What the model needs of a speaker, computed once, on the CPU. Raises `InvalidValue` for unfit recordings."""
         return self._model.conditionals.get(recordings)
 
     async def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
@@ -144,8 +122,7 @@ class ChatterboxEngine:
             while (samples := await outbox.read()) is not None:
                 yield samples
         finally:
-            speech.cancelled = True
-            self._wake()
+            self.let_go(speech)
 
     def start(self, job: Job, sink: Sink, *, whole: bool = False) -> Speech:
         """Queue a job whose sound goes to `sink`; with `whole`, each segment as one piece, as upstream makes it.
@@ -153,6 +130,8 @@ class ChatterboxEngine:
         Raises `InvalidValue`, `NothingToSpeak`, `Overloaded` or `EngineLost`; later errors end the sink.
         """
         check_parameters(job.parameters)
+        if any("\ud800" <= character <= "\udfff" for character in job.text):
+            raise InvalidValue("the text holds half a surrogate pair, which is no character", param="text")
         segments = segments_of(speakable(job.text), language=LANGUAGE)
         if not segments:
             raise NothingToSpeak("the text holds nothing that can be spoken")
@@ -160,7 +139,7 @@ class ChatterboxEngine:
         speech = Speech(
             name=f"{job.id}:{next(self._numbers)}",
             job=job,
-            voice=_voice_of(job.conditionals) or self._model.voice,
+            voice=job.conditionals if isinstance(job.conditionals, VoiceConditionals) else self._model.voice,
             segments=segments,
             sink=sink,
             seed=secrets.randbits(63) if seed is None else seed,
@@ -177,9 +156,14 @@ class ChatterboxEngine:
 
     def cancel(self, job_id: str) -> None:
         with self._lock:
-            for speech in (*self._inbox, *self._speaking):
-                if speech.job.id == job_id:
-                    speech.cancelled = True
+            speeches = [*self._inbox, *self._speaking]
+        for speech in speeches:
+            if speech.job.id == job_id:
+                self.let_go(speech)
+
+    def let_go(self, speech: Speech) -> None:
+        """Cancel what `start` returned; one that is over stays so."""
+        speech.cancelled = True
         self._wake()
 
     def close(self) -> None:
@@ -228,7 +212,8 @@ class ChatterboxEngine:
         advanced = self._tokens.tick()
         self._pace.step(tokens=len(advanced), rows=sum(sequence.rows for sequence in advanced))
         self._speaking.hand_over()
-        if (shortage := self._tokens.take_shortage()) is not None:
+        shortage, self._tokens.shortage = self._tokens.shortage, None
+        if shortage is not None:
             raise shortage
         if advanced:
             self._mishaps.went_well("decoding")
@@ -292,14 +277,9 @@ class ChatterboxEngine:
         speech = self.start(job, sink)
         sink.arrived.wait()
         took_s = time.monotonic() - began
-        speech.cancelled = True
-        self._wake()
+        self.let_go(speech)
         sink.ended.wait()  # its place is free before anybody else asks for one
         if sink.error is not None:
             self.close()
             raise sink.error
         return took_s
-
-
-def _voice_of(conditionals: Conditionals | None) -> VoiceConditionals | None:
-    return conditionals if isinstance(conditionals, VoiceConditionals) else None

@@ -20,6 +20,7 @@ from workers.engine.chatterbox.options import EngineOptions, SpeechOptions
 from workers.engine.chatterbox.reference import ReferenceEncoder
 from workers.engine.chatterbox.rendering import Renderer
 from workers.engine.chatterbox.s3gen import S3Gen
+from workers.engine.chatterbox.speeches import SEGMENTS_AT_ONCE
 from workers.engine.chatterbox.t3 import read_config
 from workers.engine.chatterbox.token_engine import TokenEngine
 from workers.engine.chatterbox.vocoder import Vocoder
@@ -30,7 +31,9 @@ _TOKENS_PER_SECOND = 25
 _GPU_ROWS, _CPU_ROWS = 16, 1
 """Streams that share an Euler step. On a CPU one alone keeps all cores busy (docs/lab-notes.md)."""
 
-_SEGMENTS_PER_JOB = 4
+_LONGEST_SEGMENT = 400
+"""Tokens: 300 characters gave 398 at most, where each is replaced by two."""
+
 _FIRST_STEP_ROWS = (2, 4)
 """What a first request needs: its steps are recorded before the engine says it is ready."""
 
@@ -53,17 +56,20 @@ class Model:
         """From a directory or hub revision. Raises `ModelMissing`, `ModelInvalid`, `InvalidSettings` and others."""
         directory = find_checkpoint(checkpoint)
         config = read_config(TensorFile(directory / ENGLISH.t3))
-        if speech.max_tokens >= min(config.speech_positions, tokens.positions - config.prompt_positions(1)):
-            raise InvalidSettings(
-                f"max_tokens is {speech.max_tokens}, but slots have {tokens.positions} positions", param="max_tokens"
-            )
+        most = min(config.speech_positions - 1, tokens.positions - config.prompt_positions(_LONGEST_SEGMENT))
+        if speech.max_tokens > most:
+            message = f"max_tokens can be {most} at most: a slot of {tokens.positions} positions holds a text too"
+            raise InvalidSettings(message, param="max_tokens")
+        if speech.conditionals is not None:
+            _make_directory(speech.conditionals)
+        TensorFile(directory / ENGLISH.voice_encoder)  # read at the first recording, but known to be whole from here
         found = read_conditionals(directory / ENGLISH.conditionals)
         try:
             voice = VoiceConditionals.from_upstream(found, config)
         except InvalidValue as error:
             raise ModelInvalid(f"{directory / ENGLISH.conditionals} does not fit the model: {error}") from error
         # All that its jobs can have waiting fits into the queue: jobs are refused before they are admitted.
-        waiting = max(tokens.max_waiting, speech.max_jobs * _SEGMENTS_PER_JOB)
+        waiting = max(tokens.max_waiting, speech.max_jobs * SEGMENTS_AT_ONCE)
         token_engine = TokenEngine(
             TensorFile(directory / ENGLISH.t3),
             directory / ENGLISH.tokenizer,
@@ -134,3 +140,11 @@ class Model:
 
     def device_bytes(self) -> int | None:
         return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{directory} cannot be made: {error.strerror}"
+        raise InvalidSettings(message, param="conditionals") from error

@@ -220,16 +220,17 @@ class EulerBatch:
         if row not in self._free:
             self._free.append(row)
 
-    def step(self, rows: Sequence[int]) -> None:
-        """One Euler step of each of these rows."""
+    def step(self, rows: Sequence[int]) -> bool:
+        """One Euler step of each of these rows; whether a graph was replayed."""
         size = min((size for size in self._graphs if size >= len(rows)), default=None)
         if size is None:
             self._advance(upload(torch.tensor(rows), self._device))
-            return
+            return False
         graph, where = self._graphs[size]
         where.copy_(upload(torch.tensor([*rows, *[self.capacity] * (size - len(rows))]), self._device))
-        self.replays += 1
         graph()
+        self.replays += 1
+        return True
 
     def capture(self, size: int) -> None:
         """Record a step of `size` rows; without a pool, on a CPU, this does nothing."""

@@ -110,7 +110,7 @@ class TokenEngine:
         )
         self._launched: deque[_Launch] = deque()
         self._returned: list[Tensor] = []
-        self._shortage: torch.OutOfMemoryError | None = None
+        self.shortage: torch.OutOfMemoryError | None = None  # the newest that ended a sequence
         self._warm()
 
     @classmethod
@@ -190,17 +190,10 @@ class TokenEngine:
             raise
         return self._collect(ahead=_LAG if decoding and self.device.type == "cuda" else 0)
 
-    def take_shortage(self) -> torch.OutOfMemoryError | None:
-        """The newest error that ended a sequence in its prefill, told once."""
-        shortage, self._shortage = self._shortage, None
-        return shortage
-
     def drop_caches(self) -> None:
-        """Give back memory that only saves work."""
         self._prompts.drop_caches()
 
     def run(self) -> None:
-        """Tick until nothing is left to do."""
         while not self.scheduler.idle:
             self.tick()
 
@@ -230,7 +223,7 @@ class TokenEngine:
                 )
         except torch.OutOfMemoryError as error:
             self.scheduler.finish(sequence, Finish.FAILED, _said_of(error))
-            self._shortage = error
+            self.shortage = error
 
     def _decode(self, sequences: list[Sequence]) -> None:
         # The two ways of a step agree but for rounding on CUDA, where `strict` therefore always takes the same.

@@ -19,7 +19,7 @@ from workers.engine.base import Job, Quality, SamplingParameters
 from workers.engine.chatterbox.capabilities import VOICE
 from workers.engine.chatterbox.conditionals import VoiceConditionals
 from workers.engine.chatterbox.engine import ChatterboxEngine
-from workers.engine.chatterbox.options import EngineOptions, SpeechOptions
+from workers.engine.chatterbox.options import EngineOptions, SpeechOptions, check_parameters
 from workers.engine.chatterbox.recordings import read_recording
 from workers.engine.chatterbox.sinks import Collector
 from workers.engine.chatterbox.speeches import Speech
@@ -81,11 +81,15 @@ class ChatterboxTTS:
         `exaggeration` becomes the default of `generate`; it is applied to the prompt, so another value costs nothing.
         Raises `InvalidValue` when a recording is unfit or cannot be read.
         """
+        check_parameters(SamplingParameters(exaggeration=exaggeration))
         self.conds = self.clone_voice(wav_fpath)
         self._exaggeration = exaggeration
 
     def clone_voice(self, paths: Paths) -> VoiceConditionals:
-        """A speaker's conditionals, computed once for the same recordings. Raises `InvalidValue`."""
+        """A speaker's conditionals, computed once for the same recordings.
+
+        Raises `InvalidValue`, or `ModelInvalid` when the first recording shows the checkpoint's part for it damaged.
+        """
         several = [paths] if isinstance(paths, str | Path) else paths
         return self.engine.prepare([read_recording(Path(path)) for path in several])
 
@@ -102,7 +106,7 @@ class ChatterboxTTS:
     def generate_many(self, requests: Iterable[str | Mapping[str, Any]]) -> list[Tensor]:
         """`generate` for several texts, or mappings of its parameters, in one batch; in their order.
 
-        The first error is raised, after the others have been cancelled.
+        No more than the engine's `max_jobs`. The first error is raised, and the others are cancelled.
         """
         jobs = [self._job(**({"text": one} if isinstance(one, str) else one)) for one in requests]
         collectors = [Collector() for _ in jobs]
@@ -113,7 +117,7 @@ class ChatterboxTTS:
             return [torch.from_numpy(np.concatenate(list(collector)))[None] for collector in collectors]
         finally:
             for speech in speeches:
-                speech.cancelled = True
+                self.engine.let_go(speech)
 
     def generate_stream(self, text: str, **parameters: Any) -> Iterator[Tensor]:
         """The same as it is made: float32 [1, samples] for one hop after the other. Closing the iterator cancels it."""
@@ -123,7 +127,7 @@ class ChatterboxTTS:
             for samples in collector:
                 yield torch.from_numpy(samples)[None]
         finally:
-            speech.cancelled = True
+            self.engine.let_go(speech)
 
     def close(self) -> None:
         self.engine.close()
@@ -150,17 +154,27 @@ class ChatterboxTTS:
         quality: Quality = "standard",
         conditionals: VoiceConditionals | None = None,
     ) -> Job:
-        if audio_prompt_path is not None:
-            self.prepare_conditionals(audio_prompt_path, self._exaggeration if exaggeration is None else exaggeration)
+        if not isinstance(text, str):
+            raise InvalidValue(f"the text must be a string, not {type(text).__name__}", param="text")
         if not text.strip():
             raise NothingToSpeak("the text is empty", param="text")
+        if conditionals is not None and not isinstance(conditionals, VoiceConditionals):
+            raise InvalidValue("conditionals are what clone_voice returns", param="conditionals")
+        if exaggeration is None:
+            exaggeration = self._exaggeration
+        voice = conditionals or self.conds
+        if audio_prompt_path is not None:
+            if conditionals is not None:
+                raise InvalidValue("give conditionals or a recording, not both", param="conditionals")
+            self.conds = voice = self.clone_voice(audio_prompt_path)
+            self._exaggeration = exaggeration
         return Job(
             id=uuid.uuid4().hex,
             text=text,
             voice=VOICE.id,
-            conditionals=conditionals or self.conds,
+            conditionals=voice,
             parameters=SamplingParameters(
-                exaggeration=self._exaggeration if exaggeration is None else exaggeration,
+                exaggeration=exaggeration,
                 cfg_weight=cfg_weight,
                 temperature=temperature,
                 min_p=min_p,
@@ -174,7 +188,14 @@ class ChatterboxTTS:
 
 
 def _with_device(options: EngineOptions, device: str | torch.device) -> EngineOptions:
-    kind = torch.device(device).type if device != "auto" else "auto"
+    try:
+        found = torch.device("cpu" if device == "auto" else device)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidValue(f"there is no device {device!r}", param="device") from error
+    if found.index not in (None, 0):
+        message = "this engine runs on the first visible device; choose it with CUDA_VISIBLE_DEVICES"
+        raise InvalidValue(message, param="device")
+    kind = "auto" if device == "auto" else found.type
     known: dict[str, Literal["auto", "cpu", "cuda"]] = {"auto": "auto", "cpu": "cpu", "cuda": "cuda"}
     if kind not in known:
         raise InvalidValue(f"this engine runs on cpu or cuda, not on {device}", param="device")

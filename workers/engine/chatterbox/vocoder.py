@@ -30,12 +30,14 @@ _AHEAD = 2
 """Pieces of work that the device may have before it; more would keep the decode steps waiting for no gain."""
 
 _ENCODED_AT_ONCE = 8
+"""On CUDA. On a CPU sharing saves nothing, and one alone comes out the same to the bit whatever else runs."""
 
 
 @dataclass(slots=True)
 class VocoderCounts:
     euler_steps: int = 0
     euler_rows: int = 0
+    replays: int = 0
     hops: int = 0
 
 
@@ -66,6 +68,7 @@ class Vocoder:
         self._prompt_tokens = prompt_tokens
         self._pool = pool
         self._lane = lane
+        self._encoded_at_once = 1 if lane is None else _ENCODED_AT_ONCE
         self._streams: dict[str, SpeechStream] = {}
         self._batches: dict[int, EulerBatch] = {}
         self._under_way: deque[torch.cuda.Event] = deque()
@@ -80,10 +83,6 @@ class Vocoder:
     def waiting_for_device(self) -> bool:
         return bool(self._rendered)
 
-    @property
-    def replays(self) -> int:
-        return sum(batch.replays for batch in self._batches.values())
-
     def add(self, stream: SpeechStream) -> None:
         self._streams[stream.id] = stream
 
@@ -92,6 +91,7 @@ class Vocoder:
         if self._streams.pop(stream.id, None) is not None and stream.work is not None:
             stream.work.batch.drop(stream.work.row)
             stream.work = None
+            self._drop_idle_batches()
 
     def abort(self) -> list[SpeechStream]:
         """Forget the streams that a failed `step` may have left half done; they."""
@@ -158,7 +158,7 @@ class Vocoder:
         begun: list[tuple[SpeechStream, Hop, FlowInput]] = []
         self._beginning = []
         for stream in sorted(self._streams.values(), key=lambda stream: stream.deadline):
-            if stream.work is not None or stream.paused or len(begun) == _ENCODED_AT_ONCE:
+            if stream.work is not None or stream.paused or len(begun) == self._encoded_at_once:
                 continue
             hop = stream.plan.next(len(stream.tokens), ended=stream.ended)
             if hop is None:
@@ -196,7 +196,7 @@ class Vocoder:
             return
         batch = works[0].batch
         together = [work for work in works if work.batch is batch][: self._rows]
-        batch.step([work.row for work in together])
+        self.counts.replays += batch.step([work.row for work in together])
         self.counts.euler_steps += 1
         self.counts.euler_rows += len(together)
         for work in together:

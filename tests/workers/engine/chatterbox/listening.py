@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -16,8 +16,9 @@ import torch
 
 from tests.running import wait_for
 from workers.engine.base import Job, Samples, SamplingParameters
+from workers.engine.chatterbox.capabilities import VOICE
 from workers.engine.chatterbox.conditionals import ReferencePrompt, VoiceConditionals
-from workers.engine.chatterbox.engine import VOICE, ChatterboxEngine
+from workers.engine.chatterbox.engine import ChatterboxEngine
 from workers.engine.chatterbox.opening import open_with
 from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.sequence import Sequence
@@ -32,7 +33,7 @@ QUICK: dict[str, Any] = {
     "precision": "fp32",
     "positions": 512,
     "max_rows": 16,
-    "max_tokens": 60,
+    "max_tokens": 32,
     "n_steps": 2,
     "prompt_s": 0.4,
     "watermark": False,
@@ -178,7 +179,7 @@ class Gate:
 
         patch.setattr(where, name, gated)
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
 import threading
 import time
@@ -21,6 +20,7 @@ import torch
 
 from tests.running import wait_for
 from tests.workers.engine.chatterbox.listening import (
+    SAMPLES_PER_TOKEN,
     Gate,
     Listener,
     again,
@@ -43,6 +43,7 @@ from workers.engine.chatterbox.speeches import Segment, Speech
 from workers.engine.chatterbox.streams import SpeechStream, Work
 
 TEXT = "Somebody speaks at length of this and of that."
+LONG_TEXT = " ".join([TEXT] * 10)
 FREE_WITHIN_S = 1.0
 
 
@@ -55,8 +56,7 @@ class Neighbour:
     expected: Samples
 
     def check(self, heard: Samples) -> None:
-        assert len(heard) == len(self.expected)
-        assert np.allclose(heard, self.expected, atol=2e-4)
+        assert np.array_equal(heard, self.expected)
 
 
 @pytest.fixture
@@ -84,12 +84,10 @@ def test_job_cancelled_while_something_is_done_for_it(
         _, beside = begin(engine, neighbour.job)
         during = held(engine)
         engine.cancel(job.id)
-    cancelled_at = time.monotonic()
     assert (during["slots"], during["streams"], during["queued"]) == (2, 1, 1)
     assert during["rows"] == (stage == "vocoding")
     listener.whole()
     wait_for(lambda: held(engine)["streams"] <= 1, FREE_WITHIN_S, every_s=0.005)
-    assert time.monotonic() - cancelled_at < FREE_WITHIN_S
     neighbour.check(beside.whole())
 
 
@@ -114,20 +112,20 @@ def test_job_cancelled_while_it_waits_for_slots(tiny_checkpoint: Path, monkeypat
     with opened(tiny_checkpoint, max_rows=4) as engine:
         jobs = [new_job(TEXT, seed=seed) for seed in (1, 2)]
         expected = [speak(engine, job) for job in jobs]
-        before = [begin(engine, again(job))[1] for job in jobs]
-        wait_for(lambda: engine._tokens.scheduler.free_slots == 0, 5, every_s=0.001)
-        job = new_job(TEXT, seed=3)
-        _, listener = begin(engine, job)
-        wait_for(lambda: engine._tokens.scheduler.waiting == 1, FREE_WITHIN_S, every_s=0.001)
-        with Gate(monkeypatch, engine._tokens, "tick") as gate:
-            assert gate.reached.wait(5)
-            assert engine._tokens.scheduler.running == 2
+        scheduler = engine._tokens.scheduler
+        with Gate(monkeypatch, engine._tokens.steps, "run", nth=4) as decoding:
+            with Gate(monkeypatch, engine._tokens, "tick"):
+                before = [begin(engine, again(job))[1] for job in jobs]
+                job = new_job(TEXT, seed=3)
+                _, listener = begin(engine, job)
+            assert decoding.reached.wait(5)
+            assert (scheduler.running, scheduler.waiting, scheduler.free_slots) == (2, 1, 0)
             engine.cancel(job.id)
         assert listener.ended.wait(FREE_WITHIN_S)
-        assert engine._tokens.scheduler.waiting == 0
+        assert scheduler.waiting == 0
         assert len(listener.whole()) == 0
         for sound, listening in zip(expected, before, strict=True):
-            assert np.allclose(sound, listening.whole(), atol=2e-4)
+            assert np.array_equal(sound, listening.whole())
         wait_idle(engine)
 
 
@@ -157,7 +155,7 @@ async def _cancels_by_id(engine: ChatterboxEngine, job: Job) -> None:
         engine.cancel("unknown")
         engine.cancel(job.id)
         rest = [samples async for samples in sound]
-    assert len(first) + sum(map(len, rest)) < 40 * 960
+    assert len(first) + sum(map(len, rest)) < 40 * SAMPLES_PER_TOKEN
 
 
 @pytest.mark.parametrize("leave", [_closes_the_generator, _cancels_the_task, _cancels_by_id])
@@ -167,11 +165,8 @@ async def test_listener_leaves_after_the_first_sound(
     """However he does, all that the job held is free within a second, and its neighbour is whole."""
     engine = neighbour.engine
     beside = asyncio.create_task(hear(engine, neighbour.job))
-    await leave(engine, new_job(TEXT))
-    left_at = time.monotonic()
-    while held(engine)["streams"] > 1:
-        await asyncio.sleep(0.005)
-    assert time.monotonic() - left_at < FREE_WITHIN_S
+    await leave(engine, new_job(LONG_TEXT))
+    await asyncio.to_thread(wait_for, lambda: held(engine)["streams"] <= 1, FREE_WITHIN_S, 0.005)
     neighbour.check(await beside)
     wait_idle(engine)
 
@@ -194,7 +189,7 @@ def test_long_text_is_left_with_all_its_segments(
 @pytest.fixture
 def fleeting_engine(tiny_checkpoint: Path) -> Iterator[ChatterboxEngine]:
     """Of very short sounds."""
-    with opened(tiny_checkpoint, max_tokens=16, n_steps=1, prompt_s=0.2, max_jobs=12, max_rows=8) as engine:
+    with opened(tiny_checkpoint, max_tokens=10, n_steps=1, prompt_s=0.2, max_jobs=12, max_rows=8) as engine:
         yield engine
 
 
@@ -210,7 +205,7 @@ def test_two_hundred_jobs_leave_nothing(fleeting_engine: ChatterboxEngine) -> No
     cancelled: set[str] = set()
     live: list[tuple[str, Listener]] = []
     for number in range(200):
-        job = new_job("word " * chance.randint(1, 30), seed=number, cfg_weight=0, temperature=chance.random())
+        job = new_job("word " * chance.randint(1, 12), seed=number, cfg_weight=0, temperature=chance.random())
         live.append((job.id, begin(engine, job)[1]))
         if chance.random() < 1 / 3:
             time.sleep(chance.random() * 0.05)
@@ -235,7 +230,7 @@ def test_two_hundred_jobs_leave_nothing(fleeting_engine: ChatterboxEngine) -> No
 
 
 def _open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return psutil.Process().num_fds()
 
 
 def _objects() -> Counter[str]:

@@ -61,8 +61,8 @@ async def test_sound_comes_hop_by_hop(speech_engine: ChatterboxEngine, monkeypat
     (sequence,) = sequences
     assert len(pieces) > 1
     assert sum(map(len, pieces)) == SAMPLES_PER_TOKEN * len(spoken_tokens(sequence))
-    assert len(sequence.tokens) == 60
-    assert len(spoken_tokens(sequence)) < 60
+    assert len(sequence.tokens) == 32
+    assert len(spoken_tokens(sequence)) < 32
     assert all(piece.dtype == np.float32 and np.isfinite(piece).all() and piece.std() > 0 for piece in pieces)
 
 
@@ -78,19 +78,14 @@ async def test_first_sound_does_not_wait_for_the_last_token(
     assert (finished[0], finished[-1]) == (False, True)
 
 
-def same(one: Samples, other: Samples) -> bool:
-    """To rounding: hops that are encoded together are padded to the longest. The sound's own level is about 0.04."""
-    return len(one) == len(other) and np.allclose(one, other, atol=2e-4)
-
-
 async def test_a_seed_is_a_sound(speech_engine: ChatterboxEngine) -> None:
     """The same seed gives the same samples, another seed others, and none a new one each time."""
     job = new_job(seed=5)
     expected = await hear(speech_engine, job)
     assert np.array_equal(expected, await hear(speech_engine, again(job)))
-    assert not same(expected, await hear(speech_engine, new_job(seed=6)))
+    assert not np.array_equal(expected, await hear(speech_engine, new_job(seed=6)))
     first, second = [await hear(speech_engine, new_job(seed=None)) for _ in range(2)]
-    assert not same(first, second)
+    assert not np.array_equal(first, second)
 
 
 async def test_temperature_zero_takes_the_likeliest_token(
@@ -100,7 +95,7 @@ async def test_temperature_zero_takes_the_likeliest_token(
     sequences = record_sequences(speech_engine, monkeypatch)
     sounds = [await hear(speech_engine, new_job(temperature=0, seed=seed)) for seed in (None, 1, 2, 2)]
     assert len({tuple(sequence.tokens) for sequence in sequences}) == 1
-    assert not same(sounds[1], sounds[2])
+    assert not np.array_equal(sounds[1], sounds[2])
     assert np.array_equal(sounds[2], sounds[3])
 
 
@@ -115,9 +110,9 @@ async def test_quality_is_work_on_the_same_words(
         before = speech_engine.figures().euler_steps
         sounds.append(await hear(speech_engine, new_job(quality=quality)))
         steps.append(speech_engine.figures().euler_steps - before)
-    assert steps == [3, 6, 12]
+    assert steps == [2, 4, 8]
     assert len({tuple(sequence.tokens) for sequence in sequences}) == 1
-    assert not any(same(one, other) for one, other in zip(sounds, [*sounds[1:], sounds[0]], strict=True))
+    assert not any(np.array_equal(one, other) for one, other in zip(sounds, [*sounds[1:], sounds[0]], strict=True))
 
 
 async def test_two_voices_at_once_are_never_mixed(speech_engine: ChatterboxEngine) -> None:
@@ -125,8 +120,8 @@ async def test_two_voices_at_once_are_never_mixed(speech_engine: ChatterboxEngin
     jobs = [new_job(), new_job(conditionals=another_voice(speech_engine))]
     alone = [await hear(speech_engine, job) for job in jobs]
     together = await asyncio.gather(*(hear(speech_engine, again(job)) for job in jobs))
-    assert [same(one, other) for one, other in zip(alone, together, strict=True)] == [True, True]
-    assert not same(*alone)
+    assert all(map(np.array_equal, alone, together))
+    assert not np.array_equal(alone[0], alone[1])
 
 
 async def test_ten_at_once_sound_as_each_alone(brief_engine: ChatterboxEngine) -> None:
@@ -145,7 +140,7 @@ async def test_ten_at_once_sound_as_each_alone(brief_engine: ChatterboxEngine) -
     ]
     alone = [await hear(brief_engine, job) for job in jobs]
     together = await asyncio.gather(*(hear(brief_engine, again(job)) for job in jobs))
-    assert [same(one, other) for one, other in zip(alone, together, strict=True)] == [True] * 10
+    assert list(map(np.array_equal, alone, together)) == [True] * 10
 
 
 async def test_long_text_is_its_segments_one_after_the_other(
@@ -288,7 +283,7 @@ async def test_slow_reader_holds_only_himself_back(
         assert limit < speech.sink.buffered <= limit + (1 + SEGMENTS_AT_ONCE) * longest
         assert held(brief_engine)["running"] == 1
         pieces += [samples async for samples in sound]
-    assert same(np.concatenate(pieces), expected)
+    assert np.array_equal(np.concatenate(pieces), expected)
 
 
 async def test_jobs_of_one_name_are_two_jobs(speech_engine: ChatterboxEngine) -> None:
@@ -297,7 +292,7 @@ async def test_jobs_of_one_name_are_two_jobs(speech_engine: ChatterboxEngine) ->
     other = replace(new_job(seed=2), id=job.id)
     expected = [await hear(speech_engine, again(one)) for one in (job, other)]
     heard = await asyncio.wait_for(asyncio.gather(*(hear(speech_engine, one) for one in (job, other))), 10)
-    assert all(same(one, two) for one, two in zip(expected, heard, strict=True))
+    assert all(map(np.array_equal, expected, heard))
 
 
 def test_figures_count_what_was_done(speech_engine: ChatterboxEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,8 +303,8 @@ def test_figures_count_what_was_done(speech_engine: ChatterboxEngine, monkeypatc
     after = speech_engine.figures()
     assert after.tokens - before.tokens == len(sequences[0].tokens)
     assert after.step_rows - before.step_rows == 2 * (after.steps - before.steps) == 2 * len(sequences[0].tokens)
-    assert after.hops - before.hops == 3
-    assert after.euler_rows - before.euler_rows == after.euler_steps - before.euler_steps == 6
+    assert after.hops - before.hops == 2
+    assert after.euler_rows - before.euler_rows == after.euler_steps - before.euler_steps == 4
     assert after.steps_per_s is not None
     assert after.device_bytes is None
     wait_idle(speech_engine)
@@ -319,7 +314,7 @@ def test_figures_count_what_was_done(speech_engine: ChatterboxEngine, monkeypatc
 def test_engine_says_what_it_is(speech_engine: ChatterboxEngine) -> None:
     """It honours every sampling parameter, clones, and is no demo voice; it has told how long a first sound takes."""
     capabilities = speech_engine.capabilities
-    assert capabilities.parameters == {name for name in SamplingParameters.__dataclass_fields__}
+    assert capabilities.parameters == set(SamplingParameters.__dataclass_fields__)
     assert (capabilities.clones_voices, capabilities.demo_voice, capabilities.device) == (True, False, "cpu")
     assert capabilities.voices[0].id == Job("", "", "default").voice
     assert 0 < capabilities.first_sound_s < 10
