@@ -116,7 +116,11 @@ class _RunningServer:
         )
 
     def __enter__(self) -> Self:
-        wait_for(self._answers)
+        try:
+            wait_for(self._answers, READY_LIMIT_S)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +131,7 @@ class _RunningServer:
         assert self.process.poll() is None
         try:
             return httpx2.get(f"{self.url}/health", trust_env=False).status_code == 200
-        except httpx2.ConnectError:
+        except (httpx2.ConnectError, httpx2.ReadTimeout):  # it listens, but its engine is being opened
             return False
 
 

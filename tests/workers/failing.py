@@ -2,7 +2,7 @@
 
 `FAILS` in the environment says how: `fatal` tells so, `raises` and `blocks` are what its status does, and `stuck` tells
 so while the event loop hangs. An engine that is closed is lost too. With `device` it is the engine that the settings
-ask for, chatterbox, whose own thread meets an error of the device at its next step, and with `thread` one that blocks.
+ask for, chatterbox, whose own thread meets an error of the device at its next step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from workers.engine.espeak import EspeakEngine
 LOST = "the GPU has fallen off the bus"
 DEVICE_LOST = "CUDA error: an illegal memory access was encountered"
 BLOCKED_LIMIT_S = 2
-STUCK_AFTER_S = 1.0
 FIGURES = EngineFigures(
     steps_per_s=61.5,
     steps=1,
@@ -66,7 +65,7 @@ class FailingEngine(EspeakEngine):
 
 
 def open_failing(*arguments: Any, **options: Any) -> Engine:
-    if os.environ.get("FAILS") in {"device", "thread"}:
+    if os.environ.get("FAILS") == "device":
         return _open_chatterbox(*arguments, **options)
     engine = FailingEngine()
 
@@ -83,13 +82,10 @@ def _open_chatterbox(*arguments: Any, **options: Any) -> Engine:
     engine: Any = open_engine(*arguments, **options)
 
     def fail(*_: object, **__: object) -> None:
-        if os.environ["FAILS"] == "device":
-            raise RuntimeError(DEVICE_LOST)
-        time.sleep(3600)
+        raise RuntimeError(DEVICE_LOST)
 
     def lose(*_: object) -> None:
         engine._tokens.steps.run = fail
-        engine._stuck_after_s = STUCK_AFTER_S
 
     signal.signal(signal.SIGUSR1, lose)
     return cast(Engine, engine)

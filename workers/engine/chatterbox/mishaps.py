@@ -15,7 +15,10 @@ log = structlog.get_logger()
 
 _OFTEN = 3
 _WINDOW_S = 60.0
-_STICKY = ("CUDA error", "cuBLAS error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "CUDA driver error")
+_STICKY = (
+    *("CUDA error", "CUDA driver error", "Triton Error [CUDA]"),
+    *("cuBLAS error", "CUBLAS_STATUS", "cuDNN error", "CUDNN_STATUS"),
+)
 """After an error of the device itself every later call in the process fails too."""
 
 

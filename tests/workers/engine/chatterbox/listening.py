@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
@@ -159,6 +160,14 @@ def another_voice(engine: ChatterboxEngine) -> VoiceConditionals:
             torch.randn(192, generator=numbers),
         ),
     )
+
+
+class Clock:
+    """The monotonic clock of one module, which stands still."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, module: ModuleType) -> None:
+        self.now = 1000.0
+        patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
 class Gate:
