@@ -130,7 +130,8 @@ def test_the_model_is_measured_and_speaks(clone: Clone) -> None:
     (start,) = [block for block in STARTS if "--checkpoint" in block]
     bounded = f"export CHATTERBOX_MAX_TOKENS=40 OMP_NUM_THREADS=1; {start}"  # random weights never stop
     there = clone.elsewhere()
-    process = there.start(bounded.replace("scripts/up", f"exec {sys.executable} -P -m fleet.up --port {there.port} --data data-3"))
+    fleet_up = f"exec {sys.executable} -P -m fleet.up --port {there.port} --data data-3"
+    process = there.start(bounded.replace("scripts/up", fleet_up))
     try:
         request = {"input": "Hello from the fleet.", "response_format": "wav"}
         answer = httpx2.post(f"http://127.0.0.1:{there.port}/v1/audio/speech", json=request, timeout=60)
