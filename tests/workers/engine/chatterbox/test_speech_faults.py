@@ -189,7 +189,8 @@ def test_lost_device_ends_the_engine_at_once(
 ) -> None:
     """Every job in it is told that another worker could, whatever it was waiting for."""
     raising(monkeypatch, *place(doomed.engine, where), error)
-    listeners = [begin(doomed.engine, again(doomed.job))[1] for _ in range(3)]
+    with Gate(monkeypatch, doomed.engine._tokens, "tick"):
+        listeners = [begin(doomed.engine, again(doomed.job))[1] for _ in range(3)]
     for listener in listeners:
         with pytest.raises(EngineLost) as raised:
             listener.whole()
