@@ -93,6 +93,10 @@ class ChatterboxEngine:
         return self._capabilities
 
     @property
+    def max_jobs(self) -> int:
+        return self._options.max_jobs
+
+    @property
     def default_voice(self) -> VoiceConditionals:
         return self._model.voice
 

@@ -16,6 +16,6 @@ def read_recording(path: Path) -> Recording:
     try:
         samples, rate = librosa.load(path, sr=None, mono=True)
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        reason = str(error) or "no decoder knows its format"
         raise InvalidValue(f"{path} cannot be read as sound: {reason}", param="audio_prompt_path") from error
     return Recording(np.asarray(samples, dtype=np.float32), int(rate))

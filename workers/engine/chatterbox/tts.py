@@ -5,12 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi
 from torch import Tensor
 
 from fleet.contract import SAMPLE_RATE
@@ -23,11 +23,28 @@ from workers.engine.chatterbox.options import EngineOptions, SpeechOptions, chec
 from workers.engine.chatterbox.recordings import read_recording
 from workers.engine.chatterbox.sinks import Collector
 from workers.engine.chatterbox.speeches import Speech
+from workers.engine.chatterbox.weights import newest
 
 PUBLISHED = "ResembleAI/chatterbox"
 """The repository of the published model."""
 
 Paths = str | Path | Sequence[str | Path]
+
+
+class Parameters(TypedDict, total=False):
+    """What `generate` takes beside the text, with the same defaults."""
+
+    repetition_penalty: float
+    min_p: float
+    top_p: float
+    audio_prompt_path: Paths | None
+    exaggeration: float | None
+    cfg_weight: float
+    temperature: float
+    seed: int | None
+    top_k: int
+    quality: Quality
+    conditionals: VoiceConditionals | None
 
 
 class ChatterboxTTS:
@@ -64,12 +81,11 @@ class ChatterboxTTS:
 
     @classmethod
     def from_pretrained(cls, device: str | torch.device = "auto", *, revision: str = "main", **options: Any) -> Self:
-        """From the published model: the hub is asked for what is not in its cache, at the commit that `revision` names.
+        """From the published model, at the commit that `revision` names, downloaded where it is not in the hub's cache.
 
-        Raises `ModelMissing` when it cannot be had.
+        A hub that is away is not needed once everything is there. Raises `ModelMissing`, and what `from_local` raises.
         """
-        commit = HfApi().model_info(PUBLISHED, revision=revision).sha
-        return cls.from_local(f"hub:{PUBLISHED}@{commit}", device, **options)
+        return cls.from_local(newest(PUBLISHED, revision), device, **options)
 
     @property
     def device(self) -> str:
@@ -93,36 +109,76 @@ class ChatterboxTTS:
         several = [paths] if isinstance(paths, str | Path) else paths
         return self.engine.prepare([read_recording(Path(path)) for path in several])
 
-    def generate(self, text: str, **parameters: Any) -> Tensor:
+    def generate(  # noqa: PLR0917 - upstream's signature
+        self,
+        text: str,
+        repetition_penalty: float = 1.2,
+        min_p: float = 0.05,
+        top_p: float = 1.0,
+        audio_prompt_path: Paths | None = None,
+        exaggeration: float | None = None,
+        cfg_weight: float = 0.5,
+        temperature: float = 0.8,
+        *,
+        seed: int | None = None,
+        top_k: int = 0,
+        quality: Quality = "standard",
+        conditionals: VoiceConditionals | None = None,
+    ) -> Tensor:
         """Speech for a text, float32 [1, samples] at 24 kHz.
 
-        Takes upstream's parameters (`repetition_penalty`, `min_p`, `top_p`, `audio_prompt_path`, `exaggeration`,
-        `cfg_weight`, `temperature`; at 0 the likeliest token is taken) and `seed`, `top_k`, `quality` and
-        `conditionals`. A text of up to 300 characters is spoken as upstream does, a longer one sentence by sentence.
-        Raises `InvalidValue`, `NothingToSpeak`, `SynthesisFailed` and others of the engine.
+        The first eight are upstream's, in its order; a temperature of 0 takes the likeliest token, and an exaggeration
+        of None is that of the prepared voice, else 0.5. `conditionals` are those of `clone_voice`, for this text alone.
+        A text of up to 300 characters is spoken as upstream does, a longer one sentence by sentence. Raises
+        `InvalidValue`, `NothingToSpeak`, `SynthesisFailed` and others of the engine.
         """
-        return self.generate_many([{"text": text, **parameters}])[0]
+        request = {
+            "text": text,
+            "repetition_penalty": repetition_penalty,
+            "min_p": min_p,
+            "top_p": top_p,
+            "audio_prompt_path": audio_prompt_path,
+            "exaggeration": exaggeration,
+            "cfg_weight": cfg_weight,
+            "temperature": temperature,
+            "seed": seed,
+            "top_k": top_k,
+            "quality": quality,
+            "conditionals": conditionals,
+        }
+        return self.generate_many([request])[0]
 
     def generate_many(self, requests: Iterable[str | Mapping[str, Any]]) -> list[Tensor]:
         """`generate` for several texts, or mappings of its parameters, in one batch; in their order.
 
-        No more than the engine's `max_jobs`. The first error is raised, and the others are cancelled.
+        The engine holds as many as its `max_jobs`; those beyond are begun as others end. The first error is raised, and
+        the rest is cancelled.
         """
-        jobs = [self._job(**({"text": one} if isinstance(one, str) else one)) for one in requests]
+        asked = [{"text": one} if isinstance(one, str) else dict(one) for one in requests]
+        jobs = [self._job(request.pop("text", None), request) for request in asked]
         collectors = [Collector() for _ in jobs]
+        waiting = iter(zip(jobs, collectors, strict=True))
         speeches: list[Speech] = []
+        sounds: list[Tensor] = []
         try:
-            for job, collector in zip(jobs, collectors, strict=True):
+            for job, collector in islice(waiting, self.engine.max_jobs):
                 speeches.append(self.engine.start(job, collector, whole=True))
-            return [torch.from_numpy(np.concatenate(list(collector)))[None] for collector in collectors]
+            for collector in collectors:
+                sounds.append(torch.from_numpy(np.concatenate(list(collector)))[None])
+                for job, following in islice(waiting, 1):
+                    speeches.append(self.engine.start(job, following, whole=True))
         finally:
             for speech in speeches:
                 self.engine.let_go(speech)
+        return sounds
 
-    def generate_stream(self, text: str, **parameters: Any) -> Iterator[Tensor]:
-        """The same as it is made: float32 [1, samples] for one hop after the other. Closing the iterator cancels it."""
+    def generate_stream(self, text: str, **parameters: Unpack[Parameters]) -> Iterator[Tensor]:
+        """`generate` as the sound is made: float32 [1, samples] for one hop after the other.
+
+        Closing the iterator cancels it.
+        """
         collector = Collector()
-        speech = self.engine.start(self._job(text, **parameters), collector)
+        speech = self.engine.start(self._job(text, parameters), collector)
         try:
             for samples in collector:
                 yield torch.from_numpy(samples)[None]
@@ -138,53 +194,33 @@ class ChatterboxTTS:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _job(
-        self,
-        text: str,
-        *,
-        repetition_penalty: float = 1.2,
-        min_p: float = 0.05,
-        top_p: float = 1.0,
-        audio_prompt_path: Paths | None = None,
-        exaggeration: float | None = None,
-        cfg_weight: float = 0.5,
-        temperature: float = 0.8,
-        seed: int | None = None,
-        top_k: int = 0,
-        quality: Quality = "standard",
-        conditionals: VoiceConditionals | None = None,
-    ) -> Job:
+    def _job(self, text: object, parameters: Mapping[str, Any]) -> Job:
         if not isinstance(text, str):
             raise InvalidValue(f"the text must be a string, not {type(text).__name__}", param="text")
         if not text.strip():
             raise NothingToSpeak("the text is empty", param="text")
+        for name in parameters.keys() - Parameters.__annotations__.keys():
+            raise InvalidValue(f"there is no parameter {name}", param=name)
+        sampling = dict(parameters)
+        conditionals, recording = sampling.pop("conditionals", None), sampling.pop("audio_prompt_path", None)
+        if sampling.get("exaggeration") is None:
+            sampling["exaggeration"] = self._exaggeration
+        found = SamplingParameters(**sampling)
+        check_parameters(found)
+        voice = self._voice(conditionals, recording, found.exaggeration)
+        return Job(uuid.uuid4().hex, text, VOICE.id, conditionals=voice, parameters=found)
+
+    def _voice(self, conditionals: object, recording: Paths | None, exaggeration: float) -> VoiceConditionals:
+        """Who speaks; a recording's speaker is the prepared one from now on."""
+        if conditionals is not None and recording is not None:
+            raise InvalidValue("give conditionals or a recording, not both", param="conditionals")
+        if recording is not None:
+            voice = self.clone_voice(recording)
+            self.conds, self._exaggeration = voice, exaggeration
+            return voice
         if conditionals is not None and not isinstance(conditionals, VoiceConditionals):
             raise InvalidValue("conditionals are what clone_voice returns", param="conditionals")
-        if exaggeration is None:
-            exaggeration = self._exaggeration
-        voice = conditionals or self.conds
-        if audio_prompt_path is not None:
-            if conditionals is not None:
-                raise InvalidValue("give conditionals or a recording, not both", param="conditionals")
-            self.conds = voice = self.clone_voice(audio_prompt_path)
-            self._exaggeration = exaggeration
-        return Job(
-            id=uuid.uuid4().hex,
-            text=text,
-            voice=VOICE.id,
-            conditionals=voice,
-            parameters=SamplingParameters(
-                exaggeration=exaggeration,
-                cfg_weight=cfg_weight,
-                temperature=temperature,
-                min_p=min_p,
-                top_p=top_p,
-                top_k=top_k,
-                repetition_penalty=repetition_penalty,
-                seed=seed,
-                quality=quality,
-            ),
-        )
+        return conditionals or self.conds
 
 
 def _with_device(options: EngineOptions, device: str | torch.device) -> EngineOptions:

@@ -41,6 +41,23 @@ def find_checkpoint(where: str | Path, files: CheckpointFiles = ENGLISH) -> Path
     return Path(where)
 
 
+def newest(repository: str, revision: str) -> str:
+    """`hub:OWNER/NAME@COMMIT` of a branch or tag: as the hub says now or, when it is away, as it said last.
+
+    Raises `ModelMissing` when neither is to be had.
+    """
+    name = ENGLISH.tokenizer
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, name, revision=revision))
+        path = hf_hub_download(repository, name, revision=revision)
+    except _HUB_ERRORS as error:
+        known = try_to_load_from_cache(repository, name, revision=revision)
+        if not isinstance(known, str):
+            raise _not_to_be_had(name, repository, revision, error) from error
+        path = known
+    return f"hub:{repository}@{Path(path).parent.name}"
+
+
 def _from_hub(reference: str, files: CheckpointFiles) -> Path:
     match = HUB_REFERENCE.fullmatch(reference)
     if match is None:
@@ -53,10 +70,17 @@ def _from_hub(reference: str, files: CheckpointFiles) -> Path:
                 # Asked once, for HF_HUB_ETAG_TIMEOUT; hf_hub_download would try a hub that is away again for minutes.
                 get_hf_file_metadata(hf_hub_url(repository, name, revision=revision))
             path = hf_hub_download(repository, name, revision=revision)
-        except (httpx2.HTTPError, OSError, HFValidationError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelMissing(f"{name} of {repository} at {revision[:12]} cannot be had: {reason}") from error
+        except _HUB_ERRORS as error:
+            raise _not_to_be_had(name, repository, revision[:12], error) from error
     return find_checkpoint(Path(path).parent, files)
+
+
+_HUB_ERRORS = (httpx2.HTTPError, OSError, HFValidationError)
+
+
+def _not_to_be_had(name: str, repository: str, revision: str, error: Exception) -> ModelMissing:
+    reason = " ".join(str(error).split())
+    return ModelMissing(f"{name} of {repository} at {revision} cannot be had: {reason}")
 
 
 class TensorFile:

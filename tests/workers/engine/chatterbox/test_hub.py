@@ -26,6 +26,7 @@ from workers.engine.chatterbox.weights import find_checkpoint
 ROOT = Path(__file__).parents[4]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INCOMPLETE = "f" * 40
+BRANCH = "main"
 MODEL = "ResembleAI/chatterbox"
 
 
@@ -55,7 +56,10 @@ def test_malformed_hub_references(reference: str) -> None:
 
 
 class Hub(ThreadingHTTPServer):
-    """As much of the hub as a download of one file at one commit needs: HEAD and GET of `/REPO/resolve/COMMIT/FILE`."""
+    """As much of the hub as a download of one file needs: HEAD and GET of `/REPO/resolve/COMMIT/FILE`.
+
+    The branch `main` stands at COMMIT.
+    """
 
     def __init__(self, directory: Path) -> None:
         super().__init__(("127.0.0.1", 0), _HubHandler)
@@ -87,7 +91,7 @@ class _HubHandler(BaseHTTPRequestHandler):
         if problem:
             self.send_header("X-Error-Code", problem)
         else:
-            self.send_header("X-Repo-Commit", commit)
+            self.send_header("X-Repo-Commit", COMMIT if commit == BRANCH else commit)
             self.send_header("ETag", f'"{hashlib.sha256(contents).hexdigest()}"')
             self.server.sent += [name] * (self.command == "GET")
         self.end_headers()
@@ -97,7 +101,7 @@ class _HubHandler(BaseHTTPRequestHandler):
     def _problem(repository: str, commit: str, path: Path) -> str | None:
         if repository != MODEL:
             return "RepoNotFound"
-        if commit not in {COMMIT, INCOMPLETE}:
+        if commit not in {COMMIT, INCOMPLETE, BRANCH}:
             return "RevisionNotFound"
         if not path.is_file() or (commit, path.name) == (INCOMPLETE, ENGLISH.conditionals):
             return "EntryNotFound"
@@ -131,11 +135,13 @@ class Found:
 FIND = """
 import json, sys, time
 from fleet.errors import ModelMissing
-from workers.engine.chatterbox.weights import find_checkpoint
+from workers.engine.chatterbox.weights import find_checkpoint, newest
 
 for reference in sys.argv[1:]:
     began, directory, message = time.monotonic(), None, None
     try:
+        if not reference.startswith("hub:"):
+            reference = newest("ResembleAI/chatterbox", reference)
         directory = str(find_checkpoint(reference))
     except ModelMissing as error:
         message = error.message
@@ -144,7 +150,7 @@ for reference in sys.argv[1:]:
 
 
 def find_through(url: str, home: Path, *references: str) -> list[Found]:
-    """Each reference looked for in a process of its own, since the hub's library reads its settings at import."""
+    """Each reference, or branch of the model, looked for in a process that reads the hub's settings at its start."""
     kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower() and name[:3] != "HF_"}
     settings_of_hub = {
         "HF_ENDPOINT": url,
@@ -232,3 +238,23 @@ def test_a_broken_hub(tmp_path: Path, server: Callable[[], Any]) -> None:
         (found,) = find_through(url, tmp_path, f"hub:{MODEL}@{COMMIT}")
     assert str(found.message).startswith(f"{ENGLISH.t3} of {MODEL} at {COMMIT[:12]} cannot be had: ")
     assert found.seconds < 5
+
+
+def test_a_branch(tiny: Path, tmp_path: Path) -> None:
+    """The hub is asked; when it is away the branch stands where it stood; one that nobody knows is named."""
+    contents = shutil.copytree(tiny, tmp_path / "hub")
+    (contents / ENGLISH.s3gen).write_bytes(b"s3gen")
+    (contents / ENGLISH.voice_encoder).write_bytes(b"voice encoder")
+    with serving(Hub(contents)) as hub:
+        first, again, unknown = find_through(hub.url, tmp_path / "home", BRANCH, BRANCH, "nothing")
+    assert first.directory is not None
+    assert Path(first.directory).name == COMMIT
+    assert again.directory == first.directory
+    assert all(hub.sent.count(name) == 1 for name in ENGLISH.all)
+    assert str(unknown.message).startswith(f"{ENGLISH.tokenizer} of {MODEL} at nothing cannot be had: ")
+
+    offline, uncached = find_through(hub.url, tmp_path / "home", BRANCH, "nothing")
+    assert offline.directory == first.directory
+    assert offline.seconds < 5
+    assert str(uncached.message).startswith(f"{ENGLISH.tokenizer} of {MODEL} at nothing cannot be had: ")
+    assert uncached.seconds < 5
