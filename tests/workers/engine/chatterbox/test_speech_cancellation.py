@@ -200,7 +200,8 @@ def test_two_hundred_jobs_leave_nothing(fleeting_engine: ChatterboxEngine) -> No
     """
     engine, chance, process = fleeting_engine, random.Random(1), psutil.Process()
     wait_idle(engine)
-    threads, files, before = threading.active_count(), _open_files(), _objects()
+    before = _objects()
+    threads, files = threading.active_count(), _open_files()
     resident = 0
     cancelled: set[str] = set()
     live: list[tuple[str, Listener]] = []
@@ -226,7 +227,8 @@ def test_two_hundred_jobs_leave_nothing(fleeting_engine: ChatterboxEngine) -> No
     del live, listener
     wait_for(lambda: _objects() == before, 2)
     assert process.memory_info().rss - resident < 96 * 2**20
-    assert (threading.active_count(), _open_files()) == (threads, files)
+    assert threading.active_count() <= threads
+    assert _open_files() <= files
 
 
 def _open_files() -> int:
