@@ -99,7 +99,7 @@ def test_temperature_zero_is_greedy(tts: ChatterboxTTS) -> None:
 
 def test_several_texts_are_one_batch(tts: ChatterboxTTS) -> None:
     """More of them than the engine holds at once; in their order, each as alone."""
-    requests = [{"text": f"This is number {n}.", "seed": n} for n in range(5)]
+    requests: list[dict[str, Any]] = [{"text": f"This is number {n}.", "seed": n} for n in range(5)]
     assert len(requests) > tts.engine.max_jobs
     steps = tts.engine.figures().steps
     together = tts.generate_many(requests)
