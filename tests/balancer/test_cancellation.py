@@ -15,12 +15,12 @@ from tests.running import RunningFleet, in_flight, jobs, wait_for
 TEXT = "The quick brown fox jumps over the lazy dog. " * 200
 
 
-def open_request(port: int, text: str = TEXT) -> socket.socket:
+def open_request(port: int, text: str = TEXT, *, headers: str = "") -> socket.socket:
     body = json.dumps({"input": text, "response_format": "pcm"}).encode()
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     connection.sendall(
         b"POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n" % len(body) + body
+        b"%scontent-length: %d\r\n\r\n" % (headers.encode(), len(body)) + body
     )
     return connection
 
@@ -44,6 +44,20 @@ def test_caller_gone_before_headers_frees_everything(fleet: RunningFleet) -> Non
         for connection in [open_request(port) for _ in range(20)]:
             connection.close()
         wait_for(lambda: in_flight(fleet) == 0, 1.0)
+
+
+def test_caller_gone_in_mid_stream_is_called_so_in_the_log(fleet: RunningFleet) -> None:
+    """By the balancer and by the worker, whatever they were doing for him: neither a success nor an error of ours."""
+
+    def outcomes() -> list[str]:
+        lines = [line for path in (fleet.data / "logs").glob("*.log") for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in lines if "gone-in-the-log" in line]
+        return [entry["outcome"] for entry in entries if entry["event"] == "request"]
+
+    with open_request(fleet.port, headers="x-request-id: gone-in-the-log\r\n") as connection:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+    wait_for(lambda: len(outcomes()) == 2, 2.0)
+    assert outcomes() == ["client_gone", "client_gone"]
 
 
 def test_slow_reader_holds_bounded_memory(fleet: RunningFleet) -> None:
