@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +30,7 @@ from workers.engine.chatterbox.capabilities import LANGUAGE, VOICE, capabilities
 from workers.engine.chatterbox.conditionals import VoiceConditionals
 from workers.engine.chatterbox.mishaps import EngineBroken, Mishaps
 from workers.engine.chatterbox.model import Model
-from workers.engine.chatterbox.options import EngineOptions, SpeechOptions, check_parameters
+from workers.engine.chatterbox.options import EngineOptions, SpeechOptions, check_parameters, plain
 from workers.engine.chatterbox.pace import Pace
 from workers.engine.chatterbox.sinks import FirstSound, Sink
 from workers.engine.chatterbox.speaking import SpeakingJobs
@@ -134,6 +135,7 @@ class ChatterboxEngine:
         Raises `InvalidValue`, `NothingToSpeak`, `Overloaded` or `EngineLost`; later errors end the sink.
         """
         check_parameters(job.parameters)
+        job = replace(job, parameters=plain(job.parameters))
         if any("\ud800" <= character <= "\udfff" for character in job.text):
             raise InvalidValue("the text holds half a surrogate pair, which is no character", param="text")
         segments = segments_of(speakable(job.text), language=LANGUAGE)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal, TypeGuard, get_args, get_type_hints
+from typing import Any, Literal, TypeGuard, get_args, get_type_hints
 
 import torch
 
@@ -139,6 +139,13 @@ def check_parameters(parameters: SamplingParameters) -> None:
         raise InvalidValue(f"top_k must be a whole number from 0 to {MOST_TOP_K}", param="top_k")
     if parameters.seed is not None and not (_is_whole(parameters.seed) and 0 <= parameters.seed < 2**63):
         raise InvalidValue("seed must be a whole number from 0 to 2**63 - 1", param="seed")
+
+
+def plain(parameters: SamplingParameters) -> SamplingParameters:
+    """Checked parameters as Python's own numbers: NumPy's overflow where these do not."""
+    floats: dict[str, Any] = {name: float(getattr(parameters, name)) for name in _RANGES}
+    seed = None if parameters.seed is None else int(parameters.seed)
+    return replace(parameters, **floats, top_k=int(parameters.top_k), seed=seed)
 
 
 def check_max_tokens(value: int, most: int) -> None:

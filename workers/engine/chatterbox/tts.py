@@ -154,6 +154,8 @@ class ChatterboxTTS:
         The engine holds as many as its `max_jobs`; those beyond are begun as others end. The first error is raised, and
         the rest is cancelled.
         """
+        if isinstance(requests, str | Mapping):
+            raise InvalidValue("the requests must be a list of texts or mappings", param="requests")
         asked = [{"text": one} if isinstance(one, str) else dict(one) for one in requests]
         jobs = [self._job(request.pop("text", None), request) for request in asked]
         collectors = [Collector() for _ in jobs]

@@ -247,3 +247,19 @@ def test_speech_that_no_slot_can_hold(tiny_checkpoint: Path) -> None:
 def test_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match="nothing"):
         ChatterboxTTS.from_local(tmp_path / "nothing", "cpu")
+
+
+def test_numbers_may_be_numpys(tts: ChatterboxTTS) -> None:
+    """A seed from `np.random` is a seed, in every segment of a text, and the engine outlives it."""
+    text = "One sentence that is there. " * 15
+    numbers: Any = {"seed": np.int64(2**62), "top_k": np.int32(50), "temperature": np.float32(0.5)}
+    heard = tts.generate(text, **numbers)
+    assert torch.equal(tts.generate(text, seed=2**62, top_k=50, temperature=0.5), heard)
+    assert tts.engine.status().ready
+
+
+@pytest.mark.parametrize("requests", ["Hello.", {"text": "Hello."}])
+def test_one_request_is_no_list(tts: ChatterboxTTS, requests: Any) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        tts.generate_many(requests)
+    assert raised.value.param == "requests"
