@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -174,13 +174,17 @@ class ChatterboxTTS:
                 self.engine.let_go(speech)
         return sounds
 
-    def generate_stream(self, text: str, **parameters: Unpack[Parameters]) -> Iterator[Tensor]:
+    def generate_stream(self, text: str, **parameters: Unpack[Parameters]) -> Generator[Tensor, None, None]:
         """`generate` as the sound is made: float32 [1, samples] for one hop after the other.
 
-        Closing the iterator cancels it.
+        What is asked for is checked, and the voice taken, at once; the work begins with the first piece. Closing the
+        generator cancels it.
         """
+        return self._pieces(self._job(text, parameters))
+
+    def _pieces(self, job: Job) -> Generator[Tensor, None, None]:
         collector = Collector()
-        speech = self.engine.start(self._job(text, parameters), collector)
+        speech = self.engine.start(job, collector)
         try:
             for samples in collector:
                 yield torch.from_numpy(samples)[None]
@@ -220,9 +224,10 @@ class ChatterboxTTS:
             voice = self.clone_voice(recording)
             self.conds, self._exaggeration = voice, exaggeration
             return voice
-        if conditionals is not None and not isinstance(conditionals, VoiceConditionals):
+        chosen = self.conds if conditionals is None else conditionals
+        if not isinstance(chosen, VoiceConditionals):
             raise InvalidValue("conditionals are what clone_voice returns", param="conditionals")
-        return conditionals or self.conds
+        return chosen
 
 
 def _with_device(options: EngineOptions, device: str | torch.device) -> EngineOptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -297,7 +297,7 @@ class Recording(Renderer):
         super().__init__(s3gen.hift, None)
         self.parts: list[Part] = []
 
-    def render(self, parts: list[Part]) -> list[Tensor]:  # type: ignore[override]
+    def render(self, parts: Sequence[Part]) -> list[Tensor]:
         self.parts += parts
         return super().render(parts)
 

@@ -120,9 +120,9 @@ def test_error_in_one_of_several_leaves_nothing_behind(tts: ChatterboxTTS) -> No
 
 
 def test_leaving_a_stream_cancels_it(tts: ChatterboxTTS) -> None:
-    pieces = iter(tts.generate_stream("One sentence. Another one. And one more, so that there is something to leave."))
+    pieces = tts.generate_stream("One sentence. Another one. And one more, so that there is something to leave.")
     assert next(pieces).shape[0] == 1
-    pieces.close()  # type: ignore[attr-defined]  # a generator, told as an iterator
+    pieces.close()
     wait_idle(tts.engine)
 
 
@@ -263,3 +263,10 @@ def test_one_request_is_no_list(tts: ChatterboxTTS, requests: Any) -> None:
     with pytest.raises(InvalidValue) as raised:
         tts.generate_many(requests)
     assert raised.value.param == "requests"
+
+
+def test_what_is_no_voice_does_not_speak_as_another(tts: ChatterboxTTS) -> None:
+    tts.conds = "low"  # type: ignore[assignment]  # as upstream's users may
+    with pytest.raises(InvalidValue) as raised:
+        tts.generate("Hello there.")
+    assert raised.value.param == "conditionals"
