@@ -205,7 +205,8 @@ class DecodingFigures(BaseModel):
 class WorkerHealth(BaseModel):
     """A worker's `GET /health`. Seconds and bytes; `rtf` and `ttfa_s` are measured over the last syntheses, or null.
 
-    `figures` is null for an engine that decodes no tokens.
+    `figures` is null for an engine that decodes no tokens. `store_id` is of the library of voices: workers of one fleet
+    have the same.
     """
 
     status: Literal["ok"] = "ok"
@@ -227,6 +228,7 @@ class WorkerHealth(BaseModel):
     uptime_s: float
     memory_bytes: int
     pid: int
+    store_id: str | None = None
     figures: DecodingFigures | None = None
 
 

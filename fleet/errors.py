@@ -8,9 +8,15 @@ FleetError
 │   ├── RouteNotFound            404 route_not_found
 │   ├── VoiceNotFound            404 voice_not_found
 │   ├── EmotionNotFound          404 emotion_not_found
+│   ├── OutputNotFound           404 output_not_found
 │   ├── ModelNotFound            404 model_not_found
 │   ├── MethodNotAllowed         405 method_not_allowed
 │   ├── RequestTimeout           408 request_timeout
+│   ├── NameTaken                409 name_taken
+│   ├── VoiceInUse               409 voice_in_use
+│   ├── VoiceBuiltIn             409 voice_built_in
+│   ├── VoiceUnfit               409 voice_unfit
+│   ├── PreconditionFailed       412 precondition_failed
 │   ├── BodyTooLarge             413 body_too_large
 │   ├── UnsupportedMediaType     415 unsupported_media_type
 │   ├── InvalidValue             422 invalid_value
@@ -18,6 +24,7 @@ FleetError
 │   ├── UnknownField             422 unknown_field
 │   ├── TextTooLong              422 text_too_long
 │   ├── NothingToSpeak           422 nothing_to_speak
+│   ├── RecordingUnfit           422 recording_unfit
 │   └── HeadersTooLarge          431 headers_too_large
 ├── ServiceError             the service cannot answer now
 │   ├── Overloaded               429 overloaded
@@ -26,14 +33,18 @@ FleetError
 │   ├── UpstreamFailed           502 upstream_failed
 │   ├── EngineLost               503 engine_lost
 │   ├── NotReady                 503 not_ready
+│   ├── VoicePending             503 voice_pending
+│   ├── StoreUnavailable         503 store_unavailable
 │   ├── Unreachable              503 unreachable
-│   └── UpstreamTimeout          504 upstream_timeout
+│   ├── UpstreamTimeout          504 upstream_timeout
+│   └── StorageFull              507 storage_full
 └── StartupError             a process cannot begin; never sent over HTTP
     ├── InvalidSettings          500 invalid_settings
     ├── PortInUse                500 port_in_use
     ├── ModelMissing             500 model_missing
     ├── ModelInvalid             500 model_invalid
     ├── EngineUnavailable        500 engine_unavailable
+    ├── LibraryUnusable          500 library_unusable
     └── ChildDied                500 child_died
 """
 
@@ -62,6 +73,11 @@ class FleetError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
 
+    def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
+        """Each kind states its own code and status; what it leaves out is its parent's."""
+        super().__init_subclass__()
+        cls.code, cls.status = code or cls.code, status or cls.status
+
     def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         self.message = _printable(message, _LONGEST_MESSAGE)
         self.param = None if param is None else _printable(param, _LONGEST_PARAM)
@@ -74,174 +90,184 @@ class FleetError(Exception):
         return {"error": error}
 
 
-class RequestError(FleetError):
-    code = "bad_request"
-    status = 400
+class RequestError(FleetError, code="bad_request", status=400):
+    pass
 
 
-class InvalidJson(RequestError):
-    code = "invalid_json"
+class InvalidJson(RequestError, code="invalid_json"):
+    pass
 
 
-class InvalidEncoding(RequestError):
-    code = "invalid_encoding"
+class InvalidEncoding(RequestError, code="invalid_encoding"):
+    pass
 
 
 class BadRequest(RequestError):
     """The HTTP framing itself is wrong, so no field can be named."""
 
 
-class RouteNotFound(RequestError):
-    code = "route_not_found"
-    status = 404
+class RouteNotFound(RequestError, code="route_not_found", status=404):
+    pass
 
 
-class VoiceNotFound(RequestError):
-    code = "voice_not_found"
-    status = 404
+class VoiceNotFound(RequestError, code="voice_not_found", status=404):
+    pass
 
 
-class EmotionNotFound(RequestError):
-    code = "emotion_not_found"
-    status = 404
+class EmotionNotFound(RequestError, code="emotion_not_found", status=404):
+    pass
 
 
-class ModelNotFound(RequestError):
-    code = "model_not_found"
-    status = 404
+class OutputNotFound(RequestError, code="output_not_found", status=404):
+    pass
 
 
-class MethodNotAllowed(RequestError):
-    code = "method_not_allowed"
-    status = 405
+class ModelNotFound(RequestError, code="model_not_found", status=404):
+    pass
 
 
-class RequestTimeout(RequestError):
+class MethodNotAllowed(RequestError, code="method_not_allowed", status=405):
+    pass
+
+
+class RequestTimeout(RequestError, code="request_timeout", status=408):
     """The caller did not finish sending its body in time."""
 
-    code = "request_timeout"
-    status = 408
+
+class NameTaken(RequestError, code="name_taken", status=409):
+    pass
 
 
-class BodyTooLarge(RequestError):
-    code = "body_too_large"
-    status = 413
+class VoiceInUse(RequestError, code="voice_in_use", status=409):
+    """Emotion profiles refer to the voice."""
 
 
-class UnsupportedMediaType(RequestError):
-    code = "unsupported_media_type"
-    status = 415
+class VoiceBuiltIn(RequestError, code="voice_built_in", status=409):
+    """The voice belongs to the engine and cannot be changed."""
 
 
-class InvalidValue(RequestError):
-    code = "invalid_value"
-    status = 422
+class VoiceUnfit(RequestError, code="voice_unfit", status=409):
+    """The engine could make nothing of the voice's recordings."""
 
 
-class MissingField(RequestError):
-    code = "missing_field"
-    status = 422
+class PreconditionFailed(RequestError, code="precondition_failed", status=412):
+    """Somebody else has changed it since the caller looked."""
 
 
-class UnknownField(RequestError):
-    code = "unknown_field"
-    status = 422
+class BodyTooLarge(RequestError, code="body_too_large", status=413):
+    pass
 
 
-class TextTooLong(RequestError):
-    code = "text_too_long"
-    status = 422
+class UnsupportedMediaType(RequestError, code="unsupported_media_type", status=415):
+    pass
 
 
-class NothingToSpeak(RequestError):
+class InvalidValue(RequestError, code="invalid_value", status=422):
+    pass
+
+
+class MissingField(RequestError, code="missing_field", status=422):
+    pass
+
+
+class UnknownField(RequestError, code="unknown_field", status=422):
+    pass
+
+
+class TextTooLong(RequestError, code="text_too_long", status=422):
+    pass
+
+
+class NothingToSpeak(RequestError, code="nothing_to_speak", status=422):
     """The text holds no sound: only punctuation, say, or only control characters."""
 
-    code = "nothing_to_speak"
-    status = 422
+
+class RecordingUnfit(RequestError, code="recording_unfit", status=422):
+    """No voice can be made of it: it is too short, too long, silent, damaged, or no sound at all."""
 
 
-class HeadersTooLarge(RequestError):
-    code = "headers_too_large"
-    status = 431
+class HeadersTooLarge(RequestError, code="headers_too_large", status=431):
+    pass
 
 
-class ServiceError(FleetError):
-    code = "internal_error"
-    status = 500
+class ServiceError(FleetError, code="internal_error", status=500):
+    pass
 
 
-class Overloaded(ServiceError):
+class Overloaded(ServiceError, code="overloaded", status=429):
     """Full is an outcome of its own: the caller may come again after `retry_after` seconds."""
-
-    code = "overloaded"
-    status = 429
 
 
 class InternalError(ServiceError):
     pass
 
 
-class SynthesisFailed(ServiceError):
-    code = "synthesis_failed"
+class SynthesisFailed(ServiceError, code="synthesis_failed"):
+    pass
 
 
-class UpstreamFailed(ServiceError):
-    code = "upstream_failed"
-    status = 502
+class UpstreamFailed(ServiceError, code="upstream_failed", status=502):
+    pass
 
 
-class EngineLost(ServiceError):
+class EngineLost(ServiceError, code="engine_lost", status=503):
     """The engine died, hung or is shutting down while it had this job; another worker can still serve it."""
 
-    code = "engine_lost"
-    status = 503
+
+class NotReady(ServiceError, code="not_ready", status=503):
+    pass
 
 
-class NotReady(ServiceError):
-    code = "not_ready"
-    status = 503
+class VoicePending(ServiceError, code="voice_pending", status=503):
+    """The voice was made a moment ago and is still being prepared."""
 
 
-class Unreachable(ServiceError):
+class StoreUnavailable(ServiceError, code="store_unavailable", status=503):
+    """The library's database does not answer, or is locked."""
+
+
+class Unreachable(ServiceError, code="unreachable", status=503):
     """Raised by the client: nothing answers at the fleet's address."""
 
-    code = "unreachable"
-    status = 503
+
+class UpstreamTimeout(ServiceError, code="upstream_timeout", status=504):
+    pass
 
 
-class UpstreamTimeout(ServiceError):
-    code = "upstream_timeout"
-    status = 504
+class StorageFull(ServiceError, code="storage_full", status=507):
+    """The disk, or the library's share of it, is full."""
 
 
-class StartupError(FleetError):
-    code = "startup_failed"
+class StartupError(FleetError, code="startup_failed"):
+    pass
 
 
-class InvalidSettings(StartupError):
-    code = "invalid_settings"
+class InvalidSettings(StartupError, code="invalid_settings"):
+    pass
 
 
-class PortInUse(StartupError):
-    code = "port_in_use"
+class PortInUse(StartupError, code="port_in_use"):
+    pass
 
 
-class ModelMissing(StartupError):
-    code = "model_missing"
+class ModelMissing(StartupError, code="model_missing"):
+    pass
 
 
-class ModelInvalid(StartupError):
+class ModelInvalid(StartupError, code="model_invalid"):
     """A model's file is damaged or is not of the kind its name says."""
 
-    code = "model_invalid"
+
+class EngineUnavailable(StartupError, code="engine_unavailable"):
+    pass
 
 
-class EngineUnavailable(StartupError):
-    code = "engine_unavailable"
+class LibraryUnusable(StartupError, code="library_unusable"):
+    """The library's database or folder cannot be opened, or is newer than this program."""
 
 
-class ChildDied(StartupError):
-    code = "child_died"
+class ChildDied(StartupError, code="child_died"):
+    pass
 
 
 def leaves(root: type[FleetError] = FleetError) -> Iterator[type[FleetError]]:
