@@ -11,6 +11,7 @@ from fleet.server import exit_with, serve
 from workers.app import make_app
 from workers.engine.choice import open_engine
 from workers.settings import WorkerSettings
+from workers.voices.opening import DataDirectory, open_library
 
 log = structlog.get_logger()
 
@@ -42,7 +43,17 @@ def _application(settings: WorkerSettings) -> ASGIApp:
         raise InvalidSettings(f"{settings.variable_of(error.param)}: {error.message}", param=error.param) from error
     capabilities = engine.capabilities
     log.info("engine_open", engine=capabilities.engine, model=capabilities.model, device=capabilities.device)
-    return make_app(settings, engine)
+    data = DataDirectory(settings.data_dir)
+    library, close = open_library(
+        engine,
+        data.path,
+        database_url=settings.database_url,
+        name=settings.name,
+        limit_bytes=settings.max_library_size,
+        wait_s=settings.voice_wait_s,
+        cache_bytes=settings.voice_cache_size,
+    )
+    return make_app(settings, engine, library, data, close)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,44 +17,73 @@ from starlette.types import ASGIApp, Lifespan
 import fleet
 from fleet.asgi import Edge, error_response
 from fleet.errors import FleetError, InternalError
-from workers.api import listings, speech, system
+from workers.api import emotions, events, generation, listings, speech, system, voices
 from workers.api.errors import from_http, from_validation
 from workers.api.state import Worker
 from workers.engine.base import Engine
 from workers.guard import EngineGuard
+from workers.housekeeping import keep_house
 from workers.metrics import WorkerMetrics
+from workers.outputs import Outputs
 from workers.readiness import ReadinessCheck
 from workers.settings import WorkerSettings
 from workers.synthesis import Synthesis
-from workers.voices.catalogue import VoiceCatalogue
+from workers.uploads import Uploads
+from workers.voices.library import Library
+from workers.voices.opening import DataDirectory
 
 
-def make_app(settings: WorkerSettings, engine: Engine) -> ASGIApp:
-    """The application; it watches over the engine while it serves, and closes it when it shuts down."""
+def make_app(
+    settings: WorkerSettings, engine: Engine, library: Library, data: DataDirectory, close_library: Callable[[], None]
+) -> ASGIApp:
+    """The application; it watches over the engine while it serves, and closes all it was given when it shuts down."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         guard.start()
-        yield
+        async with library.running(), _in_background(_housekeeping()):
+            yield
         await readiness.close()
         guard.stop()  # An engine that is closed on purpose is not lost.
         engine.close()
+        close_library()
+        data.close()
+
+    async def _housekeeping() -> None:
+        interval_s, grace_s = settings.housekeeping_interval_s, settings.artifact_grace_s
+        await keep_house(library, outputs, interval_s=interval_s, grace_s=grace_s)
 
     api = _empty_api(lifespan, with_docs=settings.enable_docs)
     metrics, readiness, guard = WorkerMetrics(engine), ReadinessCheck(engine), EngineGuard(engine)
+    metrics.watch(library)
+    outputs = Outputs(data.path / "outputs", max_age_s=settings.max_output_age_s, max_bytes=settings.max_output_size)
     api.state.worker = Worker(
         settings=settings,
         engine=engine,
-        voices=VoiceCatalogue(engine.capabilities.voices),
+        library=library,
+        outputs=outputs,
+        uploads=Uploads(library.artifacts, max_bytes=settings.max_voice_size),
         metrics=metrics,
-        synthesis=Synthesis(engine, metrics, readiness),
+        synthesis=Synthesis(engine, library, metrics, readiness),
         readiness=readiness,
     )
-    for router in (speech.router, listings.router, system.router):
+    # The stream of events before the voices, one of whose routes would take "events" for an id.
+    for module in (speech, generation, events, voices, emotions, listings, system):
+        router = module.router
         api.include_router(router)
     for kind in (FleetError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
     return Edge(api, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _empty_api(lifespan: Lifespan[FastAPI], *, with_docs: bool) -> FastAPI:

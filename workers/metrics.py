@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from workers.engine.base import Engine
 from workers.engine_metrics import DecodingCollector
+from workers.library_metrics import LibraryCollector
+from workers.voices.library import Library
 
 _RECENT = 32
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1, 2, 5, 10, 30)
@@ -52,6 +54,10 @@ class WorkerMetrics:
         info.labels(capabilities.engine, capabilities.model, capabilities.device).set(1)
         if engine.figures() is not None:
             self._registry.register(DecodingCollector(engine.figures))
+
+    def watch(self, library: Library) -> None:
+        """Tell the library's figures too."""
+        self._registry.register(LibraryCollector(library))
 
     def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         Gauge(name, text, registry=self._registry).set_function(read)

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, fields, replace
 
 from fleet.contract import AudioFormat, SpeechParameters, SpeechRequest, SynthesisRequest
 from fleet.errors import InvalidValue, ModelNotFound, TextTooLong
-from workers.engine.base import Capabilities, EngineVoice, SamplingParameters
-from workers.voices.catalogue import VoiceCatalogue
-from workers.voices.emotions import EmotionProfile, find_emotion
+from workers.engine.base import Capabilities, SamplingParameters
+from workers.voices.records import EmotionRecord, VoiceRecord
+from workers.voices.snapshot import Snapshot
 
 MODEL_ALIASES = ("chatterbox", "tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 """Names clients ask for without knowing what runs here; each means this fleet's model."""
+
+_SEED_BITS = 32
+"""Of a seed that is drawn: any program that reads the answer can hold it exactly."""
 
 _SAMPLING = tuple(field.name for field in fields(SamplingParameters))
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """All that a synthesis needs. `ignored` names what the caller asked for and this engine does not honour."""
+    """All that a synthesis needs. `ignored` names what the caller asked for and this engine does not honour.
+
+    `parameters.seed` is always set: where the request has none, one is drawn, so that the sound can be made again.
+    """
 
     text: str
     text_field: str
     audio_format: AudioFormat
-    voice: EngineVoice
-    emotion: EmotionProfile | None
+    voice: VoiceRecord
+    emotion: EmotionRecord | None
     language: str | None
     parameters: SamplingParameters
+    seed: int
     speed: float
     ignored: tuple[str, ...]
 
@@ -35,10 +43,13 @@ def resolve(
     request: SpeechRequest | SynthesisRequest,
     *,
     capabilities: Capabilities,
-    voices: VoiceCatalogue,
+    library: Snapshot,
     max_text_chars: int,
 ) -> Speech:
-    """Each parameter from the request, else from its emotion profile, else the server's default.
+    """Each parameter from the first that sets it: the request, its emotion profile, the voice, the server.
+
+    The voice is the one that the request names, else the first of the emotion's voices that there is, else the default
+    one. The language is the request's, else the voice's where this engine speaks it, else that of the engine's voice.
 
     Raises `TextTooLong`, `VoiceNotFound`, `EmotionNotFound`, `ModelNotFound` or `InvalidValue`, naming the field.
     """
@@ -50,18 +61,43 @@ def resolve(
         message = f"the text holds {len(text)} characters; at most {max_text_chars} are spoken at once"
         raise TextTooLong(message, param=text_field)
     _check_model(request.model, capabilities)
-    emotion = None if request.emotion is None else find_emotion(request.emotion)
+    emotion = None if request.emotion is None else library.find_emotion(request.emotion)
+    voice = _voice(request, emotion, library)
+    language, unspoken = _language(request, voice, capabilities)
+    seed = secrets.randbits(_SEED_BITS) if request.seed is None else request.seed
     return Speech(
         text=text,
         text_field=text_field,
         audio_format=audio_format,
-        voice=voices.find(request.voice_name),
+        voice=voice,
         emotion=emotion,
-        language=None if request.language is None else find_language(request.language, capabilities.languages),
-        parameters=_parameters(request, emotion),
+        language=language,
+        parameters=replace(_parameters(request, emotion, voice), seed=seed),
+        seed=seed,
         speed=request.speed,
-        ignored=_ignored(request, capabilities),
+        ignored=tuple(sorted({*_ignored(request, capabilities), *unspoken})),
     )
+
+
+def _voice(request: SpeechParameters, emotion: EmotionRecord | None, library: Snapshot) -> VoiceRecord:
+    if request.voice_name is not None:
+        return library.find_voice(request.voice_name)
+    named = () if emotion is None else emotion.voices
+    return next((voice for voice_id in named if (voice := library.voice(voice_id)) is not None), library.default)
+
+
+def _language(
+    request: SpeechParameters, voice: VoiceRecord, capabilities: Capabilities
+) -> tuple[str | None, tuple[str, ...]]:
+    """The language to speak, None for the engine voice's own, and `("language",)` where the voice's is not known."""
+    if request.language is not None:
+        return find_language(request.language, capabilities.languages), ()
+    if voice.builtin or voice.language is None:
+        return None, ()
+    try:
+        return find_language(voice.language, capabilities.languages), ()
+    except InvalidValue:
+        return None, ("language",)
 
 
 def find_language(tag: str, known: tuple[str, ...]) -> str:
@@ -80,9 +116,9 @@ def _check_model(model: str | None, capabilities: Capabilities) -> None:
         raise ModelNotFound(f"there is no model {model!r}; there are: {', '.join(known)}", param="model")
 
 
-def _parameters(request: SpeechParameters, emotion: EmotionProfile | None) -> SamplingParameters:
+def _parameters(request: SpeechParameters, emotion: EmotionRecord | None, voice: VoiceRecord) -> SamplingParameters:
     parameters = SamplingParameters()
-    for source in (emotion, request):
+    for source in (voice.defaults, None if emotion is None else emotion.defaults, request):
         given = {name: value for name in _SAMPLING if (value := getattr(source, name, None)) is not None}
         parameters = replace(parameters, **given)
     return parameters

@@ -27,7 +27,23 @@ class WorkerSettings(ProcessSettings):
     checkpoint: str | None = Field(
         None, min_length=1, description="The Chatterbox model: a directory, or `hub:OWNER/NAME@COMMIT`."
     )
-    data_dir: Path | None = Field(None, description="Where computed voices are kept; none keeps them in memory only.")
+    data_dir: Path | None = Field(
+        None, description="The library of voices and the files of speech; none keeps them only while the worker runs."
+    )
+    database_url: str | None = Field(
+        None,
+        min_length=1,
+        description="The library's database, `postgresql://…`; none is SQLite in `data_dir`.",
+    )
+    max_voice_size: int = Field(50 * 2**20, ge=1024, description="Most bytes of recordings in one upload.")
+    max_library_size: int = Field(10 * 2**30, ge=0, description="Most bytes of recordings and copies of all voices.")
+    voice_cache_size: int = Field(64 * 2**20, ge=0, description="Bytes of prepared voices held in memory.")
+    voice_wait_s: float = Field(30, ge=0, description="Seconds a request waits for a voice that is being prepared.")
+    upload_timeout_s: float = Field(300, gt=0, description="Seconds an upload may take to arrive.")
+    artifact_grace_s: float = Field(3600, ge=0, description="Seconds a file that nothing refers to is still kept.")
+    max_output_age_s: float = Field(86_400, gt=0, description="Seconds a file of `/generate` is kept.")
+    max_output_size: int = Field(2**30, ge=0, description="Most bytes of such files together; the oldest go first.")
+    housekeeping_interval_s: float = Field(60, gt=0, description="Seconds between two rounds of removing old files.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Of the model's weights; `auto` is bf16 where the device computes in it."
     )
@@ -56,7 +72,7 @@ class WorkerSettings(ProcessSettings):
     @staticmethod
     def variable_of(option: str | None) -> str:
         """The variable that an option of the chatterbox engine was given by."""
-        renamed = {"prompt_s": "stream_prompt_s", "window_s": "stream_window_s", "conditionals": "data_dir"}
+        renamed = {"prompt_s": "stream_prompt_s", "window_s": "stream_window_s"}
         return f"CHATTERBOX_{renamed.get(option or '', option or 'ENGINE')}".upper()
 
     @property
@@ -69,10 +85,14 @@ class WorkerSettings(ProcessSettings):
         return {name: getattr(self, name) for name in same} | {
             "prompt_s": self.stream_prompt_s,
             "window_s": self.stream_window_s,
-            "conditionals": None if self.data_dir is None else self.data_dir / "conditionals",
         }
 
     @property
     def max_body_bytes(self) -> int:
         """Room for the longest text with every character escaped as a JSON surrogate pair, and for the other fields."""
         return 12 * self.max_text_chars + 64 * 1024
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Room for the recordings, the form's other fields and what multipart puts between them."""
+        return self.max_voice_size + 2**20

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from fleet.contract import SAMPLE_RATE
 from fleet.errors import EngineLost, FleetError, InternalError, NothingToSpeak
@@ -16,18 +17,28 @@ from workers.metrics import WorkerMetrics
 from workers.readiness import ReadinessCheck
 from workers.resolution import Speech
 from workers.tempo import Tempo
+from workers.voices.library import Library
+
+
+@dataclass(slots=True)
+class Measured:
+    """Seconds: of sound before its tempo was changed, and of the time it took without that a slow reader took."""
+
+    audio_s: float = 0.0
+    busy_s: float = 0.0
 
 
 class Synthesis:
     """Speaks through one engine and measures what it does."""
 
-    def __init__(self, engine: Engine, metrics: WorkerMetrics, readiness: ReadinessCheck) -> None:
+    def __init__(self, engine: Engine, library: Library, metrics: WorkerMetrics, readiness: ReadinessCheck) -> None:
         self._engine = engine
+        self._library = library
         self._metrics = metrics
         self._readiness = readiness
 
-    async def audio(self, speech: Speech) -> AsyncGenerator[bytes, None]:
-        """The encoded sound as it is made; closing the generator cancels the job.
+    async def audio(self, speech: Speech, measured: Measured | None = None) -> AsyncGenerator[bytes, None]:
+        """The encoded sound as it is made; closing the generator cancels the job. `measured` is filled in at its end.
 
         Yields nothing before the first sound exists, so an error raised until then can still be answered properly.
         Raises what the engine raises, with the request's own field named.
@@ -35,7 +46,7 @@ class Synthesis:
         outcome = "cancelled"
         self._metrics.in_flight.inc()
         try:
-            async with aclosing(self._encoded(speech)) as pieces:
+            async with aclosing(self._encoded(speech, measured or Measured())) as pieces:
                 async for piece in pieces:
                     yield piece
             outcome = "ok"
@@ -54,13 +65,15 @@ class Synthesis:
             self._metrics.in_flight.dec()
             self._metrics.syntheses.labels(outcome).inc()
 
-    async def _encoded(self, speech: Speech) -> AsyncGenerator[bytes, None]:
+    async def _encoded(self, speech: Speech, measured: Measured) -> AsyncGenerator[bytes, None]:
         started_at = time.monotonic()
+        conditionals = await self._library.conditionals(speech.voice)
         job = Job(
             id=uuid.uuid4().hex,
             text=speech.text,
-            voice=speech.voice.id,
+            voice=speech.voice.id if speech.voice.builtin else self._engine.capabilities.voices[0].id,
             language=speech.language,
+            conditionals=conditionals,
             parameters=speech.parameters,
         )
         track: _Track | None = None
@@ -81,6 +94,7 @@ class Synthesis:
                 since = time.monotonic()
         if track is not None and (piece := await asyncio.to_thread(track.finish)):
             yield piece
+        measured.audio_s, measured.busy_s = heard / SAMPLE_RATE, busy_s
         self._metrics.finished(busy_s, heard / SAMPLE_RATE)
 
 

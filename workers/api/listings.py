@@ -41,6 +41,7 @@ async def list_audio_models(worker: WorkerState) -> AudioModelList:
 @router.get("/v1/audio/voices")
 async def list_voices(worker: WorkerState) -> VoiceList:
     """The voices, the default one first."""
+    library = await worker.library.current()
     return VoiceList(
         voices=[
             VoiceSummary(
@@ -50,6 +51,6 @@ async def list_voices(worker: WorkerState) -> VoiceList:
                 language=voice.language,
                 aliases=list(voice.aliases),
             )
-            for voice in worker.voices
+            for voice in library.voices
         ]
     )

@@ -13,7 +13,7 @@ from workers.resolution import Speech, resolve
 
 router = APIRouter(tags=["speech"])
 
-_SOUND: dict[int | str, dict[str, Any]] = {
+SOUND: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The sound, as it is made.",
         "content": {media.media_type: {"schema": {"type": "string", "format": "binary"}} for media in AudioFormat},
@@ -23,36 +23,37 @@ _SOUND: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/audio/speech", status_code=200, response_class=AudioResponse, responses=_SOUND)
+@router.post("/v1/audio/speech", status_code=200, response_class=AudioResponse, responses=SOUND)
 async def create_speech(body: SpeechRequest, request: Request, worker: WorkerState) -> AudioResponse:
     """Speak a text, as OpenAI's speech API does."""
-    return _speak(body, request, worker)
+    return speak(await resolved(body, request, worker), worker)
 
 
-@router.post("/synthesize", status_code=200, response_class=AudioResponse, responses=_SOUND)
+@router.post("/synthesize", status_code=200, response_class=AudioResponse, responses=SOUND)
 async def synthesize(body: SynthesisRequest, request: Request, worker: WorkerState) -> AudioResponse:
     """Speak a text."""
-    return _speak(body, request, worker)
+    return speak(await resolved(body, request, worker), worker)
 
 
-def _speak(body: SpeechRequest | SynthesisRequest, request: Request, worker: Worker) -> AudioResponse:
+async def resolved(body: SpeechRequest | SynthesisRequest, request: Request, worker: Worker) -> Speech:
+    """The request against the library as it is now; what it is goes into the log."""
     speech = resolve(
         body,
         capabilities=worker.engine.capabilities,
-        voices=worker.voices,
+        library=await worker.library.current(),
         max_text_chars=worker.settings.max_text_chars,
     )
     request.state.log = {"chars": len(speech.text), "voice": speech.voice.id, "format": str(speech.audio_format)}
-    return AudioResponse(
-        worker.synthesis.audio(speech), media_type=speech.audio_format.media_type, headers=_headers(speech, worker)
-    )
+    return speech
 
 
-def _headers(speech: Speech, worker: Worker) -> dict[str, str]:
-    """What was used, told beside the sound."""
-    headers = {"x-engine": worker.engine.capabilities.engine, "x-voice": speech.voice.id}
+def speak(speech: Speech, worker: Worker) -> AudioResponse:
+    """The sound, with what was used told beside it."""
+    headers = {"x-engine": worker.engine.capabilities.engine, "x-voice": speech.voice.id, "x-seed": str(speech.seed)}
     if speech.emotion is not None:
-        headers["x-emotion"] = speech.emotion.name
+        headers["x-emotion"] = speech.emotion.id
+    if speech.language is not None:
+        headers["x-language"] = speech.language
     if speech.ignored:
         headers["x-ignored-parameters"] = ",".join(speech.ignored)
-    return headers
+    return AudioResponse(worker.synthesis.audio(speech), media_type=speech.audio_format.media_type, headers=headers)

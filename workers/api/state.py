@@ -9,17 +9,21 @@ from fastapi import Depends, Request
 
 from workers.engine.base import Engine
 from workers.metrics import WorkerMetrics
+from workers.outputs import Outputs
 from workers.readiness import ReadinessCheck
 from workers.settings import WorkerSettings
 from workers.synthesis import Synthesis
-from workers.voices.catalogue import VoiceCatalogue
+from workers.uploads import Uploads
+from workers.voices.library import Library
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
     settings: WorkerSettings
     engine: Engine
-    voices: VoiceCatalogue
+    library: Library
+    outputs: Outputs
+    uploads: Uploads
     metrics: WorkerMetrics
     synthesis: Synthesis
     readiness: ReadinessCheck

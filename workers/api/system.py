@@ -35,7 +35,7 @@ async def health(worker: WorkerState) -> WorkerHealth:
         demo_voice=capabilities.demo_voice,
         ready=status.ready and status.fatal is None,
         reason=status.fatal or status.reason,
-        voices=len(worker.voices),
+        voices=len(worker.library.snapshot.voices),
         languages=len(capabilities.languages),
         running_jobs=status.running_jobs,
         queued_jobs=status.queued_jobs,
@@ -44,6 +44,7 @@ async def health(worker: WorkerState) -> WorkerHealth:
         uptime_s=time.time() - worker.metrics.started_at,
         memory_bytes=worker.metrics.memory_bytes(),
         pid=os.getpid(),
+        store_id=worker.library.store.store_id,
         figures=None if figures is None else DecodingFigures.model_validate(figures),
     )
 

@@ -76,6 +76,7 @@ class Capabilities:
     """What an engine is and what it honours, told truthfully.
 
     `parameters` names the fields of `SamplingParameters` that change its output. `voices[0]` is the default voice.
+    `conditionals` names the kind that `prepare` makes; engines that say the same understand each other's.
     `demo_voice` marks an engine that stands in for the real model. `first_sound_s` is how long the engine took, when it
     was opened, from a short text to its first sound: what a wait for it is measured against.
     """
@@ -90,6 +91,7 @@ class Capabilities:
     languages: tuple[str, ...]
     parameters: frozenset[str]
     first_sound_s: float = 0.1
+    conditionals: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,14 @@ class Engine(Protocol):
 
     def prepare(self, recordings: Sequence[Recording]) -> Conditionals:
         """Measure a speaker. Blocks while it computes. Raises `InvalidValue` when the recordings hold no speech."""
+        ...
+
+    def pack(self, conditionals: Conditionals) -> bytes:
+        """Conditionals of its own as bytes that outlive the process; no pickle."""
+        ...
+
+    def unpack(self, packed: bytes) -> Conditionals:
+        """What `pack` was given. Raises `InvalidValue` for bytes that are damaged or of another kind."""
         ...
 
     def submit(self, job: Job) -> AsyncGenerator[Samples, None]:

@@ -37,6 +37,7 @@ def capabilities_of(model: Model, first_sound_s: float) -> Capabilities:
         languages=(LANGUAGE,),
         parameters=frozenset(field.name for field in fields(SamplingParameters)),
         first_sound_s=first_sound_s,
+        conditionals=model.conditionals.kind,
     )
 
 

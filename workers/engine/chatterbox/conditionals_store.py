@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import threading
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import structlog
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from fleet.errors import InvalidValue
-from workers.engine.base import Recording
+from workers.engine.base import Conditionals, Recording
 from workers.engine.chatterbox.conditionals import RecentlyUsed, ReferencePrompt, VoiceConditionals
 from workers.engine.chatterbox.config import T3Config
 from workers.engine.chatterbox.prompt import SpeakerPrompt
@@ -91,6 +92,24 @@ class ConditionalsStore:
         mine.set_result(result)
         return result
 
+    @property
+    def kind(self) -> str:
+        """The same for all that measure a voice alike and keep it alike."""
+        return f"chatterbox-{self._encoder.revision}-{self._encoder.config.longest_prompt}-{_VERSION}"
+
+    def pack(self, conditionals: Conditionals) -> bytes:
+        """As safetensors. Raises `InvalidValue` for another engine's."""
+        if not isinstance(conditionals, VoiceConditionals):
+            raise InvalidValue("these conditionals are another engine's")
+        return _packed(conditionals, self.kind)
+
+    def unpack(self, packed: bytes) -> VoiceConditionals:
+        """What `pack` was given. Raises `InvalidValue` for anything else."""
+        try:
+            return _unpacked(packed, self._encoder.config, self.kind)
+        except (ValueError, LookupError, TypeError, SafetensorError, InvalidValue) as error:
+            raise InvalidValue(f"the conditionals are damaged: {error}") from error
+
     def _find(self, key: str, recordings: Sequence[Recording]) -> VoiceConditionals:
         if self._files is not None and (stored := self._files.read(key)) is not None:
             with self._lock:
@@ -143,36 +162,42 @@ class ConditionalsFiles:
         return None
 
     def _read(self, path: Path, key: str) -> VoiceConditionals:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            if (metadata["key"], metadata["version"]) != (key, _VERSION):
-                raise ValueError("it is of another key")
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
-        found = VoiceConditionals.of(
-            SpeakerPrompt.checked(tensors["speaker"], tensors["prompt_tokens"], self._config),
-            ReferencePrompt.checked(
-                tensors["reference_tokens"], tensors["reference_mel"], tensors["reference_embedding"]
-            ),
-        )
-        if found.digest != metadata["content"]:
-            raise ValueError("its contents are not what was written")
-        return found
+        return _unpacked(path.read_bytes(), self._config, key)
 
     def write(self, key: str, found: VoiceConditionals) -> None:
-        tensors = {
-            "speaker": found.t3.speaker,
-            "prompt_tokens": torch.tensor(found.t3.tokens),
-            "reference_tokens": found.gen.tokens,
-            "reference_mel": found.gen.mel,
-            "reference_embedding": found.gen.embedding,
-        }
-        contents = save(tensors, {"key": key, "content": found.digest, "version": _VERSION})
         path = self.path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, contents)
+            _write_whole(path, _packed(found, key))
         except OSError as error:
             log.warning("conditionals_not_stored", file=str(path), reason=error.strerror)
+
+
+def _packed(found: VoiceConditionals, key: str) -> bytes:
+    """One safetensors file, whose metadata names the key and the digest of what it holds."""
+    tensors = {
+        "speaker": found.t3.speaker,
+        "prompt_tokens": torch.tensor(found.t3.tokens),
+        "reference_tokens": found.gen.tokens,
+        "reference_mel": found.gen.mel,
+        "reference_embedding": found.gen.embedding,
+    }
+    return save(tensors, {"key": key, "content": found.digest, "version": _VERSION})
+
+
+def _unpacked(packed: bytes, config: T3Config, key: str) -> VoiceConditionals:
+    """Raises ValueError, LookupError, TypeError, SafetensorError or `InvalidValue` for what was not packed so."""
+    tensors = load(packed)  # which checks the header's length and shape before anything else reads it
+    metadata = json.loads(packed[8 : 8 + int.from_bytes(packed[:8], "little")])["__metadata__"]
+    if (metadata["key"], metadata["version"]) != (key, _VERSION):
+        raise ValueError("it is of another key")
+    found = VoiceConditionals.of(
+        SpeakerPrompt.checked(tensors["speaker"], tensors["prompt_tokens"], config),
+        ReferencePrompt.checked(tensors["reference_tokens"], tensors["reference_mel"], tensors["reference_embedding"]),
+    )
+    if found.digest != metadata["content"]:
+        raise ValueError("its contents are not what was written")
+    return found
 
 
 def _write_whole(path: Path, contents: bytes) -> None:

@@ -19,6 +19,7 @@ from fleet.contract import SAMPLE_RATE
 from fleet.errors import EngineLost, InvalidValue, NothingToSpeak, Overloaded
 from workers.engine.base import (
     Capabilities,
+    Conditionals,
     EngineFigures,
     EngineStatus,
     Job,
@@ -119,6 +120,12 @@ class ChatterboxEngine:
     def prepare(self, recordings: Sequence[Recording]) -> VoiceConditionals:
         """What the model needs of a speaker, computed once, on the CPU. Raises `InvalidValue` for unfit recordings."""
         return self._model.conditionals.get(recordings)
+
+    def pack(self, conditionals: Conditionals) -> bytes:
+        return self._model.conditionals.pack(conditionals)
+
+    def unpack(self, packed: bytes) -> VoiceConditionals:
+        return self._model.conditionals.unpack(packed)
 
     async def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
         outbox = Outbox(chunk_limit=_CHUNK_LIMIT, on_read=self._wake)

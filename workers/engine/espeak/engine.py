@@ -73,6 +73,7 @@ class EspeakEngine:
             voices=speakers.VOICES,
             languages=tuple(self._process.voice_of),
             parameters=frozenset({"exaggeration"}),
+            conditionals=speakers.KIND,
         )
         self._thread = threading.Thread(target=self._run, name="espeak-owner", daemon=True)
         self._thread.start()
@@ -94,6 +95,12 @@ class EspeakEngine:
 
     def prepare(self, recordings: Sequence[Recording]) -> Conditionals:
         return speakers.measure(recordings)
+
+    def pack(self, conditionals: Conditionals) -> bytes:
+        return speakers.pack(conditionals)
+
+    def unpack(self, packed: bytes) -> Conditionals:
+        return speakers.unpack(packed)
 
     async def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
         outbox = Outbox(chunk_limit=_CHUNK_LIMIT, on_read=self._wake)

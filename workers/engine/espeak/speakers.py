@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +30,10 @@ _LOW_F0 = (67, 70, 78, 98, 128, 151, 167)
 _HIGH_F0 = (138, 148, 165, 202, 256, 299, 328)
 _HIGH_VARIANT = "f3"
 _REGISTER_BOUNDARY_HZ = 150
+
+
+KIND = "espeak-pitch-1"
+"""Of conditionals: what is measured and how; another way of measuring takes another number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +120,22 @@ def measure(recordings: Sequence[Recording]) -> EspeakConditionals:
     if len(voiced) * step_s < _MIN_VOICED_S:
         raise InvalidValue("the recording holds no voiced speech to measure", param="file")
     return EspeakConditionals(base_pitch_hz=float(np.median(voiced)))
+
+
+def pack(conditionals: Conditionals) -> bytes:
+    """A JSON object. Raises `InvalidValue` for another engine's."""
+    if not isinstance(conditionals, EspeakConditionals):
+        raise InvalidValue("these conditionals are another engine's")
+    return json.dumps({"kind": KIND, "base_pitch_hz": conditionals.base_pitch_hz}).encode()
+
+
+def unpack(packed: bytes) -> EspeakConditionals:
+    """Raises `InvalidValue` for what `pack` has not made."""
+    try:
+        found = json.loads(packed)
+        kind, pitch_hz = found["kind"], float(found["base_pitch_hz"])
+    except (ValueError, TypeError, LookupError) as error:
+        raise InvalidValue(f"the conditionals are damaged: {error}") from error
+    if kind != KIND or not math.isfinite(pitch_hz):
+        raise InvalidValue(f"the conditionals are of kind {kind!r}, not {KIND!r}")
+    return EspeakConditionals(base_pitch_hz=pitch_hz)

@@ -1,0 +1,45 @@
+"""Long lists, page by page: what is changed in between neither repeats nor hides what is not."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
+
+from fastapi import Query
+
+from fleet.errors import InvalidValue
+from fleet.library_contract import LARGEST_PAGE
+
+Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Most entries on one page.")]
+Cursor = Annotated[str | None, Query(max_length=2000, description="`next` of the page before.")]
+Search = Annotated[str | None, Query(max_length=128, description="Part of a name, an alias or a description.")]
+
+Entry = TypeVar("Entry")
+
+
+def page_of(
+    entries: Sequence[Entry], key: Callable[[Entry], str], *, limit: int, cursor: str | None
+) -> tuple[Sequence[Entry], str | None]:
+    """The entries after the cursor, which names the last one seen, and the cursor of the next page.
+
+    `entries` are sorted by `key`. Raises `InvalidValue` for a cursor that no page had.
+    """
+    first = 0
+    if cursor is not None:
+        seen = _read(cursor)
+        first = next((index for index, entry in enumerate(entries) if key(entry) > seen), len(entries))
+    page = entries[first : first + limit]
+    more = first + limit < len(entries)
+    return page, _write(key(page[-1])) if more else None
+
+
+def _write(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode()
+
+
+def _read(cursor: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
+    except ValueError:
+        raise InvalidValue("the cursor is not one that a page has given", param="cursor") from None

@@ -1,0 +1,100 @@
+"""Files of speech that `/generate` leaves: under names nobody can guess, for a time and up to a size."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import stat
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import BinaryIO
+
+from fleet.contract import AudioFormat
+from fleet.errors import OutputNotFound
+from fleet.wav import complete_sizes
+from workers.voices.database import disk_errors_told
+
+_NAME = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(AudioFormat)})")
+_UNFINISHED = ".unfinished"
+_UNFINISHED_LIMIT_S = 3600.0
+"""A file that has been written to for so long belongs to a worker that died."""
+
+
+class Outputs:
+    """A folder of finished files that all workers of a fleet may share; `max_age_s` in seconds, `max_bytes` of all."""
+
+    def __init__(self, directory: Path, *, max_age_s: float, max_bytes: int) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self.max_age_s = max_age_s
+        with disk_errors_told("files of speech"):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    async def keep(self, pieces: AsyncGenerator[bytes, None], audio_format: AudioFormat) -> Path:
+        """Write the pieces into a new file, which appears when it is whole. Raises `StorageFull`."""
+        path = self._directory / f"{uuid.uuid4().hex}.{audio_format}"
+        with disk_errors_told("the file of speech"):
+            descriptor, name = tempfile.mkstemp(prefix=".", suffix=_UNFINISHED, dir=self._directory)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                async with aclosing(pieces) as arriving:
+                    async for piece in arriving:
+                        await asyncio.to_thread(_write, file, piece)
+            await asyncio.to_thread(_finish, Path(name), path)
+        finally:
+            await asyncio.to_thread(Path(name).unlink, missing_ok=True)
+        await asyncio.to_thread(self.tidy)
+        return path
+
+    def find(self, filename: str) -> Path:
+        """Raises `OutputNotFound` for any other name than `keep` gives, and for what is too old."""
+        path = self._directory / filename
+        try:
+            if _NAME.fullmatch(filename) is None:
+                raise FileNotFoundError
+            found = path.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_mtime + self.max_age_s < time.time():
+                raise FileNotFoundError
+        except OSError:
+            raise OutputNotFound("there is no such file, or it has been removed", param="filename") from None
+        return path
+
+    def tidy(self) -> int:
+        """Remove what is too old, then the oldest until the rest is small enough; the number of files removed."""
+        now, removed, room = time.time(), 0, self._max_bytes
+        files = sorted(self._files(), key=lambda found: found[1].st_mtime, reverse=True)
+        for path, found in files:
+            unfinished = path.name.endswith(_UNFINISHED)
+            limit_s = _UNFINISHED_LIMIT_S if unfinished else self.max_age_s
+            if not unfinished:
+                room -= found.st_size
+            if found.st_mtime + limit_s < now or (room < 0 and not unfinished):
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for entry in os.scandir(self._directory):
+            if _NAME.fullmatch(entry.name) or entry.name.endswith(_UNFINISHED):
+                try:
+                    yield Path(entry.path), entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # another worker tidies too
+                    continue
+
+
+def _write(file: BinaryIO, piece: bytes) -> None:
+    with disk_errors_told("the file of speech"):
+        file.write(piece)
+        file.flush()
+
+
+def _finish(unfinished: Path, path: Path) -> None:
+    with disk_errors_told("the file of speech"):
+        if path.suffix == f".{AudioFormat.wav}":
+            complete_sizes(unfinished)
+        unfinished.replace(path)
