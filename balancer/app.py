@@ -22,7 +22,7 @@ from balancer.pool import WorkerPool
 from balancer.proxy import Proxy
 from balancer.settings import BalancerSettings
 from balancer.stats import fleet_stats
-from fleet.asgi import Edge
+from fleet.asgi import BodyLimits, Edge
 from fleet.contract import BalancerHealth, Readiness
 from fleet.errors import MethodNotAllowed, NotReady
 
@@ -56,7 +56,11 @@ def make_app(settings: BalancerSettings) -> ASGIApp:
             response = await endpoint()
             await response(scope, receive, send)
 
-    return Edge(dispatch, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+    return Edge(
+        dispatch,
+        bodies=BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
+        uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
+    )
 
 
 class OwnRoutes:

@@ -57,9 +57,13 @@ class HealthMonitor:
         try:
             answer = await self._client.get(f"{worker.url}/ready")
             if answer.status_code == 200:
-                health = await self._client.get(f"{worker.url}/health")
-                worker.learned(WorkerHealth.model_validate_json(health.content))
-                worker.probe_succeeded()
+                told = await self._client.get(f"{worker.url}/health")
+                health = WorkerHealth.model_validate_json(told.content)
+                worker.learned(health)
+                if (conflict := self._pool.conflict(worker, health)) is not None:
+                    worker.probe_failed(conflict)
+                else:
+                    worker.probe_succeeded()
             else:
                 worker.probe_failed(f"its probe was answered {answer.status_code}")
         except httpx2.TimeoutException:

@@ -92,6 +92,14 @@ class WorkerPool:
     def ready(self, *, excluding: Collection[Worker] = ()) -> list[Worker]:
         return [worker for worker in self.workers if worker.state is State.ready and worker not in excluding]
 
+    def conflict(self, worker: Worker, health: WorkerHealth) -> str | None:
+        """Why a worker with this health must not join those that are ready: its library is not theirs."""
+        for other in self.ready(excluding=[worker]):
+            theirs = None if other.health is None else other.health.store_id
+            if None not in (theirs, health.store_id) and theirs != health.store_id:
+                return f"its library of voices is another one than that of {other.name}"
+        return None
+
     def choose(self, *, excluding: Collection[Worker] = ()) -> Worker:
         """The next worker to ask. Raises `NotReady` when there is none."""
         candidates = self.ready(excluding=excluding)

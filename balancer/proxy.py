@@ -13,11 +13,12 @@ import httpx2
 from starlette.types import Receive, Scope, Send
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
+from balancer.bodies import received
 from balancer.metrics import BalancerMetrics
 from balancer.pool import Worker, WorkerPool
 from balancer.settings import BalancerSettings
 from balancer.upstream import Call, Reply, TryAnother, describe, open_reply
-from fleet.asgi import ClientGone, CutShort, read_body, while_client_stays
+from fleet.asgi import ClientGone, CutShort, while_client_stays
 from fleet.errors import FleetError
 
 _KEEPALIVE_EXPIRY_S = 20
@@ -45,8 +46,8 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         passage = _Passage()
         try:
-            call = Call.of(scope, await read_body(receive))
-            await while_client_stays(receive, self._relay(call, passage, send))
+            async with received(receive) as body:
+                await while_client_stays(receive, self._relay(Call.of(scope, body), passage, send))
         except ClientGone:
             passage.outcome = "client_gone"
             raise

@@ -40,6 +40,8 @@ class BalancerSettings(ProcessSettings):
     idle_timeout_s: float = Field(60, gt=0, description="Seconds a worker may be silent before or within an answer.")
     max_attempts: int = Field(3, ge=1, description="Workers tried for one request.")
     max_body_bytes: int = Field(1024 * 1024, ge=1, description="Largest request body.")
+    max_upload_bytes: int = Field(51 * 2**20, ge=1, description="Largest body of a request with recordings.")
+    upload_timeout_s: float = Field(300, gt=0, description="Seconds such a body may take to arrive.")
     body_timeout_s: float = Field(30, gt=0, description="Seconds a request's body may take to arrive.")
     shutdown_timeout_s: int = Field(10, ge=0, description="Seconds requests in flight get to finish at the end.")
     log_level: LogLevel = Field("info", description="`debug`, `info`, `warning` or `error`.")

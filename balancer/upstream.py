@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import httpx2
 import structlog
 from starlette.types import Scope
 
+from balancer.bodies import Body
 from balancer.pool import Worker
 from fleet.contract import REQUEST_ID_HEADER
 from fleet.errors import FleetError, RouteNotFound, UpstreamFailed, UpstreamTimeout
@@ -25,7 +27,9 @@ _REQUEST_ID = REQUEST_ID_HEADER.encode()
 _NOT_PASSED_ON = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-worker", _REQUEST_ID}
 _NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server", _REQUEST_ID}
 
-_SYNTHESIS_PATHS = frozenset({"/v1/audio/speech", "/synthesize"})
+_SYNTHESIS = re.compile(r"/v1/audio/speech|/synthesize|/generate|/emotions/[^/]+/test")
+"""What may be done twice: it leaves nothing behind but a file of speech, which goes by itself."""
+
 _WORTH_ANOTHER_WORKER = frozenset({429, 502, 503, 504})
 
 
@@ -44,16 +48,18 @@ class Call:
     method: str
     target: bytes
     headers: Headers
-    body: bytes
+    body: Body
     replayable: bool
 
     @staticmethod
-    def of(scope: Scope, body: bytes) -> Call:
+    def of(scope: Scope, body: Body) -> Call:
         _refuse_odd_path(scope["path"])
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         headers = [(name, value) for name, value in scope["headers"] if name not in _NOT_PASSED_ON]
         headers.append((_REQUEST_ID, scope["state"]["request_id"].encode()))
-        replayable = scope["method"] in ("GET", "HEAD") or scope["path"] in _SYNTHESIS_PATHS
+        if body.size:
+            headers.append((b"content-length", str(body.size).encode()))
+        replayable = scope["method"] in ("GET", "HEAD") or _SYNTHESIS.fullmatch(scope["path"]) is not None
         return Call(scope["method"], target, headers, body, replayable)
 
 
@@ -78,7 +84,7 @@ async def open_reply(
     replayed), or said that it cannot serve now (and this was not the `last_chance`).
     """
     url = httpx2.URL(worker.url).copy_with(raw_path=call.target)
-    request = client.build_request(call.method, url, headers=call.headers, content=call.body)
+    request = client.build_request(call.method, url, headers=call.headers, content=call.body.content())
     with worker.serving():
         try:
             response = await client.send(request, stream=True)

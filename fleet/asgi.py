@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -41,24 +42,41 @@ def error_response(error: FleetError, request_id: str | None) -> JSONResponse:
     return JSONResponse(error.body(request_id), status_code=error.status, headers=headers)
 
 
+_UPLOAD = re.compile(r"/voices|/emotions/[^/]+/voices")
+
+
+def is_upload(scope: Scope) -> bool:
+    """Whether a request carries recordings: what may be larger, and take longer to arrive, than any other."""
+    return scope["method"] == "POST" and _UPLOAD.fullmatch(scope["path"]) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What a request's body may hold, in bytes, and how long it may take to arrive, in seconds."""
+
+    max_bytes: int
+    timeout_s: float
+
+
 class Edge:
     """The outermost layer of an application.
 
     Sets `scope["state"]["request_id"]` from the caller's `X-Request-ID` when that is well formed, else a new one, and
-    returns it in the answer. Refuses a body above `max_body_bytes` with 413, and one that is not whole
-    within `body_timeout_s` with 408. Turns a `FleetError` that arrives before the answer began into its JSON body.
+    returns it in the answer. Refuses a body above its limit with 413, and one that is not whole in time with 408;
+    `uploads` are the limits of what `is_upload` tells. Turns a `FleetError` that arrives before the answer began into
+    its JSON body.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, body_timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, *, bodies: BodyLimits, uploads: BodyLimits) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
-        self.body_timeout_s = body_timeout_s
+        self.bodies = bodies
+        self.uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self.max_body_bytes, self.body_timeout_s)
+        exchange = _Exchange(scope, receive, send, self.uploads if is_upload(scope) else self.bodies)
         try:
             exchange.refuse_declared_oversize()
             await self.app(scope, exchange.receive, exchange.send)
@@ -81,9 +99,9 @@ class Edge:
 class _Exchange:
     """One request and its answer, observed on the way through."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int, body_timeout_s: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
         self._scope, self._receive, self._send = scope, receive, send
-        self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
+        self._max_body_bytes, self._body_timeout_s = limits.max_bytes, limits.timeout_s
         self._headers = Headers(scope=scope)
         self._body_bytes = 0
         self._body_deadline: float | None = None
@@ -180,18 +198,6 @@ class _Exchange:
 
 
 _UNLOGGED = {"/health", "/ready", "/metrics", "/stats"}
-
-
-async def read_body(receive: Receive) -> bytes:
-    """The whole body. Raises `ClientGone` when the caller leaves before its end."""
-    pieces = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(pieces)
 
 
 async def while_client_stays(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

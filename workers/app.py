@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Lifespan
 
 import fleet
-from fleet.asgi import Edge, error_response
+from fleet.asgi import BodyLimits, Edge, error_response
 from fleet.errors import FleetError, InternalError
 from workers.api import emotions, events, generation, listings, speech, system, voices
 from workers.api.errors import from_http, from_validation
@@ -73,7 +73,11 @@ def make_app(
         api.include_router(router)
     for kind in (FleetError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
-    return Edge(api, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+    return Edge(
+        api,
+        bodies=BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
+        uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
+    )
 
 
 @asynccontextmanager

@@ -65,11 +65,12 @@ async def answer_garbage(writer: asyncio.StreamWriter) -> None:
 class FaultyWorker:
     """Serves `/ready` and `/health` well and every POST with the fault; counts the POSTs."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, *, store_id: str | None = None) -> None:
         self.port = free_port(0)
         self.url = f"http://127.0.0.1:{self.port}"
         self.posts = 0
         self._fault = fault
+        self._health = _HEALTH.model_copy(update={"store_id": store_id})
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -89,7 +90,7 @@ class FaultyWorker:
             self.posts += 1
             await self._fault(writer)
         else:
-            model = _HEALTH if b"/health" in head else Readiness(ready=True)
+            model = self._health if b"/health" in head else Readiness(ready=True)
             body = model.model_dump_json().encode()
             writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
             await writer.drain()

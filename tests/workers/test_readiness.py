@@ -14,6 +14,7 @@ from dataclasses import replace
 import httpx2
 import psutil
 import pytest
+from workers.voices.catalogue import VoiceCatalogue
 
 from fleet.contract import SpeechRequest
 from fleet.errors import EngineLost
@@ -24,7 +25,6 @@ from workers.metrics import WorkerMetrics
 from workers.readiness import Patience, ReadinessCheck
 from workers.resolution import resolve
 from workers.synthesis import Synthesis
-from workers.voices.catalogue import VoiceCatalogue
 
 SPEECH = "/v1/audio/speech"
 BODY = {"input": "Hello there.", "response_format": "pcm"}

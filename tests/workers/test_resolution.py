@@ -7,6 +7,8 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from workers.voices.catalogue import VoiceCatalogue
+from workers.voices.emotions import PROFILES, find_emotion
 
 from fleet.contract import AudioFormat, Quality, SpeechRequest, SynthesisRequest
 from fleet.errors import FleetError, InvalidValue, ModelNotFound, TextTooLong, VoiceNotFound
@@ -14,8 +16,6 @@ from workers.engine import base
 from workers.engine.base import Capabilities, SamplingParameters
 from workers.engine.espeak.speakers import VOICES
 from workers.resolution import Speech, find_language, resolve
-from workers.voices.catalogue import VoiceCatalogue
-from workers.voices.emotions import PROFILES, find_emotion
 
 CAPABILITIES = Capabilities(
     engine="espeak",
