@@ -73,9 +73,8 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction that sees the newest and that no other writer runs beside."""
-        options = {} if self.dialect == "sqlite" else {"isolation_level": "READ COMMITTED"}
         with _errors_told(), self._engine.connect() as plain:
-            connection = plain.execution_options(begin="IMMEDIATE", **options)
+            connection = _for_writing(plain)
             with connection.begin():
                 if self.dialect != "sqlite":
                     connection.execute(select(library.c.id).with_for_update())
@@ -130,13 +129,20 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")
 
 
+def _for_writing(connection: Connection) -> Connection:
+    """A writer waits for the one before it, and must see what that one did, not what there was when it began."""
+    if connection.dialect.name == "sqlite":
+        return connection.execution_options(begin="IMMEDIATE")
+    return connection.execution_options(isolation_level="READ COMMITTED")
+
+
 @contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
     """A transaction during which no other process migrates."""
     path = engine.url.database
     on_file = engine.dialect.name == "sqlite" and path not in (None, "", ":memory:")
     with _file_lock(Path(f"{path}.lock")) if on_file else nullcontext(), engine.connect() as plain:
-        connection = plain.execution_options(begin="IMMEDIATE")
+        connection = _for_writing(plain)
         with connection.begin():
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SET LOCAL lock_timeout = '60s'"))

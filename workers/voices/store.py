@@ -7,7 +7,6 @@ cannot serve.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,16 +56,13 @@ class VoiceStore:
         self.store_id = self._begin()
 
     def _begin(self) -> str:
-        """The library's own id; the first worker of all makes it, and the first profiles."""
+        """The library's own id. The first worker of all brings the first profiles."""
         with self._database.writing() as connection:
-            found = connection.execute(select(library.c.store_id)).scalar()
-            if found is not None:
-                return str(found)
-            store_id = secrets.token_hex(16)
-            connection.execute(insert(library).values(id=1, store_id=store_id, revision=0))
-            for profile in SEEDS:
-                writing.insert_emotion(connection, profile)
-            return store_id
+            store_id, revision = connection.execute(select(library.c.store_id, library.c.revision)).one()
+            if revision == 0:
+                for profile in SEEDS:
+                    writing.insert_emotion(connection, profile)
+            return str(store_id)
 
     def revision(self) -> int:
         with self._database.reading() as connection:

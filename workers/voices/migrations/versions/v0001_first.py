@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -40,7 +42,7 @@ def upgrade() -> None:
         sa.Column("until", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
     )
-    op.create_table(
+    library = op.create_table(
         "library",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("store_id", sa.String(length=32), nullable=False),
@@ -109,3 +111,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name=op.f("pk_voice_names")),
     )
     op.create_index(op.f("ix_voice_names_voice_id"), "voice_names", ["voice_id"], unique=False)
+    op.bulk_insert(library, [{"id": 1, "store_id": secrets.token_hex(16), "revision": 0}])
