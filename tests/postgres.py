@@ -76,5 +76,5 @@ def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
 def fresh_database(server_url: str, name: str) -> str:
     """A new empty database on the server; its URL."""
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]  # a name of the tests' own
+        connection.execute(f'CREATE DATABASE "{name}"')
     return server_url.rpartition("/")[0] + f"/{name}"

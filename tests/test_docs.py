@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from balancer.settings import BalancerSettings
 from fleet.contract import SpeechRequest, SynthesisRequest
 from fleet.errors import leaves
+from fleet.library_contract import EmotionProfile, EmotionTest, Generated, VoiceChanges
 from fleet.settings import ProcessSettings
 from tests.running import ROOT
 from tests.workers.failing import FIGURES
@@ -43,8 +44,9 @@ def test_every_setting_is_documented_with_its_default(settings: type[ProcessSett
 
 
 def test_every_field_of_a_request_is_documented() -> None:
-    """Both speech requests, field by field."""
-    for field in {*SpeechRequest.model_fields, *SynthesisRequest.model_fields}:
+    """Speech, voices and emotions, field by field."""
+    models = (SpeechRequest, SynthesisRequest, VoiceChanges, EmotionProfile, EmotionTest, Generated)
+    for field in {field for model in models for field in model.model_fields}:
         assert cell(field) in API, field
 
 
@@ -63,9 +65,16 @@ def test_exit_code_of_a_lost_engine_is_documented() -> None:
 
 def test_every_route_is_documented(worker_http: httpx2.Client, http: httpx2.Client) -> None:
     """What the OpenAPI document and the balancer serve stands in the page."""
-    for path in [*worker_http.get("/openapi.json").json()["paths"], "/stats"]:
-        assert re.search(rf"`(GET|POST) {re.escape(path)}`", API), path
-        assert http.get(path.replace("{model_id}", "tts-1")).status_code in (200, 405)
+    paths = worker_http.get("/openapi.json").json()["paths"]
+    for path, methods in {**paths, "/stats": {"get": {}}}.items():
+        for method in methods:
+            assert re.search(rf"`{method.upper()} {re.escape(path)}`", API), (method, path)
+        if path != "/voices/events":  # which does not end
+            answer = http.get(
+                path.replace("{model_id}", "tts-1").replace("{voice_id}", "alto").replace("{emotion_id}", "calm")
+            )
+            assert answer.status_code in (200, 404, 405), path
+            assert answer.status_code != 404 or answer.json()["error"]["code"] != "route_not_found", path
 
 
 def test_metrics_page_lists_what_is_served(worker_http: httpx2.Client, http: httpx2.Client) -> None:

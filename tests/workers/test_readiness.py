@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 
 import httpx2
 import psutil
 import pytest
-from workers.voices.catalogue import VoiceCatalogue
 
 from fleet.contract import SpeechRequest
 from fleet.errors import EngineLost
@@ -25,6 +25,7 @@ from workers.metrics import WorkerMetrics
 from workers.readiness import Patience, ReadinessCheck
 from workers.resolution import resolve
 from workers.synthesis import Synthesis
+from workers.voices.opening import open_library
 
 SPEECH = "/v1/audio/speech"
 BODY = {"input": "Hello there.", "response_format": "pcm"}
@@ -211,14 +212,20 @@ async def test_failed_trial_says_why(
     assert (await check.check()).ready
 
 
-async def test_speech_of_a_request_is_a_proof(hesitant: HesitantEngine, check: ReadinessCheck) -> None:
+async def test_speech_of_a_request_is_a_proof(hesitant: HesitantEngine, check: ReadinessCheck, tmp_path: Path) -> None:
     """After a real synthesis has given sound no trial is needed."""
     hesitant.let.set()
-    voices = VoiceCatalogue(hesitant.capabilities.voices)
-    speech = resolve(
-        SpeechRequest(input="Hello."), capabilities=hesitant.capabilities, voices=voices, max_text_chars=100
+    library, close = open_library(
+        hesitant, tmp_path, database_url=None, name="test", limit_bytes=0, wait_s=1, cache_bytes=0
     )
-    assert [piece async for piece in Synthesis(hesitant, WorkerMetrics(hesitant), check).audio(speech)]
+    speech = resolve(
+        SpeechRequest(input="Hello."),
+        capabilities=hesitant.capabilities,
+        library=library.snapshot,
+        max_text_chars=100,
+    )
+    assert [piece async for piece in Synthesis(hesitant, library, WorkerMetrics(hesitant), check).audio(speech)]
+    close()
     assert (await check.check()).ready
     assert hesitant.asked == 1
 

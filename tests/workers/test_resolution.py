@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import get_args
+from typing import Any, cast, get_args
 
 import pytest
 from hypothesis import given
@@ -42,17 +42,17 @@ STOCK_NAMES = (
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def emotion(name: str, *voices: str, **defaults: float | None) -> EmotionRecord:
-    return EmotionRecord(slug(name, "e"), name, "", "", SpeakingDefaults(**defaults), voices, 1, NOW, NOW)  # type: ignore[arg-type]  # numbers by their names
+def emotion(name: str, *voices: str, **defaults: Any) -> EmotionRecord:
+    return EmotionRecord(slug(name, "e"), name, "", "", SpeakingDefaults(**defaults), voices, 1, NOW, NOW)
 
 
-def kept(name: str, *aliases: str, language: str | None = None, **defaults: float | None) -> VoiceRecord:
+def kept(name: str, *aliases: str, language: str | None = None, **defaults: Any) -> VoiceRecord:
     return VoiceRecord(
         slug(name, "v"),
         name,
         language=language,
         aliases=aliases,
-        defaults=SpeakingDefaults(**defaults),  # type: ignore[arg-type]  # numbers by their names
+        defaults=SpeakingDefaults(**defaults),
     )
 
 
@@ -99,7 +99,7 @@ def test_request_goes_before_emotion_before_voice_before_server(
     asked: dict[str, float | None], mood: dict[str, float | None], own: dict[str, float | None], seed: int | None
 ) -> None:
     """Each parameter comes from the first of the four that has it, whatever the others say."""
-    view = library(kept("Anna", **own), emotion("Sad", "anna", **mood))
+    view = library(kept("Anna", **cast(Any, own)), emotion("Sad", "anna", **cast(Any, mood)))
     request = SynthesisRequest.model_validate({"text": "hi", "emotion": "sad", "seed": seed, **asked})
     speech = resolved(request, view=view)
     server = SamplingParameters()

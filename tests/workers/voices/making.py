@@ -44,7 +44,7 @@ def speechlike(pitch_hz: float = 120.0, seconds: float = 4.0, rate: int = 24_000
     tone = sum(np.sin(2 * np.pi * pitch_hz * n * time) / n for n in range(1, 12))
     syllables = np.clip(4 * np.sin(2 * np.pi * 2 * time) ** 2 - 1, 0, 1)
     noise = np.random.default_rng(0).standard_normal(len(time)) * 1e-3
-    return (0.25 * tone * syllables + noise).astype(np.float32)
+    return np.asarray(0.25 * tone * syllables + noise, np.float32)
 
 
 def wav(samples: Samples, rate: int = 24_000) -> bytes:
