@@ -21,14 +21,19 @@ Status = Literal["pending", "ready", "failed"]
 """Whether a voice can speak: being prepared, prepared, or unfit for a `reason`."""
 
 
+_UNSEEN = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
+_REORDERING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Marks that make text look like another; joiners stay, which several scripts need."""
+
+
 def _tidy_name(name: str) -> str:
     """NFC, without space at the ends. Raises ValueError for what cannot be shown or told apart."""
     tidy = unicodedata.normalize("NFC", name).strip()
-    if not tidy:
+    if all(unicodedata.category(character)[0] in "CZ" for character in tidy):
         raise ValueError("must hold more than white space")
     if len(tidy) > LONGEST_NAME:
         raise ValueError(f"may hold at most {LONGEST_NAME} characters")
-    if any(unicodedata.category(character) in {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"} for character in tidy):
+    if any(unicodedata.category(character) in _UNSEEN or character in _REORDERING for character in tidy):
         raise ValueError("must not hold control characters or line breaks")
     return tidy
 

@@ -32,8 +32,8 @@ BODY = {"input": "Hello there.", "response_format": "pcm"}
 
 
 @pytest.fixture
-def worker() -> Iterator[RunningWorker]:
-    with RunningWorker(free_port(0)) as running:
+def worker(fleet: RunningFleet) -> Iterator[RunningWorker]:
+    with RunningWorker(free_port(0), data_dir=fleet.data) as running:
         yield running
 
 

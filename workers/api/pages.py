@@ -40,6 +40,6 @@ def _write(key: str) -> str:
 
 def _read(cursor: str) -> str:
     try:
-        return base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
+        return base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
     except ValueError:
         raise InvalidValue("the cursor is not one that a page has given", param="cursor") from None
