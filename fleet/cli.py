@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +20,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from fleet import cli_voices
 from fleet.client import FleetClient
 from fleet.contract import SAMPLE_RATE, AudioFormat, FleetStats, SynthesisRequest, WorkerStats
-from fleet.errors import FleetError, InvalidValue
+from fleet.errors import InvalidValue
+from fleet.telling import errors_told, tell
 from fleet.wav import complete_sizes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Talk to a Chatterbox Fleet.")
+app.add_typer(cli_voices.app, name="voices")
 _out = Console()
 _err = Console(stderr=True)
 
@@ -49,7 +51,7 @@ def say(
     stream: Annotated[bool, typer.Option("--stream", help="Write sound to standard output as it arrives.")] = False,
 ) -> None:
     """Speak a text into a file, or to standard output with --stream."""
-    with _errors_told():
+    with errors_told():
         if stream and output is not None:
             raise InvalidValue("--stream writes to standard output; leave out -o", param="output")
         audio_format = _format(output, format)
@@ -70,19 +72,9 @@ def say(
             path = output or _free_name(request.text, audio_format)
             _save(speech.pieces, path, audio_format)
             ignored = speech.headers.get("x-ignored-parameters")
-        _tell(f"wrote {path}")
+        tell(f"wrote {path}")
         if ignored:
-            _tell(f"not honoured by this engine: {ignored}")
-
-
-@app.command()
-def voices() -> None:
-    """List the voices, the default one first."""
-    with _errors_told(), FleetClient() as client:
-        table = Table("id", "name", "language", "description", "also answers to")
-        for voice in client.voices():
-            table.add_row(voice.id, voice.name, voice.language, voice.description, ", ".join(voice.aliases))
-        _out.print(table)
+            tell(f"not honoured by this engine: {ignored}")
 
 
 @app.command()
@@ -91,7 +83,7 @@ def status(
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
 ) -> None:
     """Show the workers; the exit code is 1 when none is ready."""
-    with _errors_told(), FleetClient() as client:
+    with errors_told(), FleetClient() as client:
         stats = client.stats()
         if not watch:
             _out.print(_status_view(stats))
@@ -103,23 +95,6 @@ def status(
                     live.update(_status_view(client.stats()), refresh=True)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    """One clear line on standard error and exit code 1."""
-    try:
-        yield
-    except FleetError as error:
-        _tell(f"error: {error.message}")
-        raise typer.Exit(1) from None
-    except OSError as error:
-        _tell(f"error: {error.filename or 'output'}: {error.strerror}")
-        raise typer.Exit(1) from None
-
-
-def _tell(line: str) -> None:
-    _err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _request(**fields: object) -> SynthesisRequest:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from fleet.contract import FleetStats, SynthesisRequest, VoiceList, VoiceSummary
+from fleet.contract import FleetStats, SynthesisRequest
 from fleet.errors import Unreachable, UpstreamFailed, from_response
 
 M = TypeVar("M", bound=BaseModel)
@@ -56,19 +56,20 @@ class FleetClient:
         """The request's sound while it arrives. Raises `UpstreamFailed` when it breaks off."""
         body = request.model_dump(mode="json", exclude_none=True)
         with self._reaching(), self._client.stream("POST", f"{self.url}/synthesize", json=body) as answer:
-            _require_success(answer)
+            require_success(answer)
             yield Speech(answer.iter_raw(), dict(answer.headers))
-
-    def voices(self) -> list[VoiceSummary]:
-        return self._get("/v1/audio/voices", VoiceList).voices
 
     def stats(self) -> FleetStats:
         return self._get("/stats", FleetStats)
 
-    def _get(self, path: str, model: type[M]) -> M:
+    def _get(self, path: str, model: type[M], **parameters: str | int) -> M:
+        return self._send("GET", path, model, params=parameters)
+
+    def _send(self, method: str, path: str, model: type[M], **request: Any) -> M:
+        """`request` is what httpx2 takes."""
         with self._reaching():
-            answer = self._client.get(self.url + path)
-            _require_success(answer)
+            answer = self._client.request(method, self.url + path, **request)
+            require_success(answer)
         try:
             return model.model_validate_json(answer.content)
         except ValidationError:
@@ -86,7 +87,7 @@ class FleetClient:
             raise Unreachable(f"{self.url!r} is not an address: {error}") from None
 
 
-def _require_success(answer: httpx2.Response) -> None:
+def require_success(answer: httpx2.Response) -> None:
     if answer.is_success:
         return
     answer.read()

@@ -21,6 +21,11 @@ Status = Literal["pending", "ready", "failed"]
 """Whether a voice can speak: being prepared, prepared, or unfit for a `reason`."""
 
 
+def name_key(name: str) -> str:
+    """What makes two names the same: Unicode's compatibility caseless form (TR 15, TR 44)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
 _UNSEEN = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 _REORDERING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that make text look like another; joiners stay, which several scripts need."""

@@ -224,7 +224,7 @@ def test_full_disk_refuses_uploads_and_lets_speech_go_on(data: Path) -> None:
 
 
 def test_balancer_carries_recordings_and_events(data: Path) -> None:
-    """Uploads above a mebibyte, a request for the new voice on whichever worker comes next, and the stream of events."""
+    """Uploads above a mebibyte, requests for the new voice on whichever worker is next, and the stream of events."""
     with (
         RunningWorker(free_port(0), data_dir=data, name="one") as one,
         RunningWorker(free_port(0), data_dir=data, name="two") as two,

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Form, Path, Request, Response
 
 from fleet.contract import SynthesisRequest
-from fleet.library_contract import ID_PATTERN, Emotion, EmotionPage, EmotionProfile, EmotionTest, Voice
+from fleet.library_contract import ID_PATTERN, Emotion, EmotionPage, EmotionProfile, EmotionTest, Voice, name_key
 from workers.api.audio import AudioResponse
 from workers.api.conditions import WantedVersion, entity_tag
 from workers.api.pages import Cursor, Limit, Search, page_of
@@ -15,7 +15,7 @@ from workers.api.speech import SOUND, resolved, speak
 from workers.api.state import WorkerState
 from workers.api.voices import ERRORS, Recordings, add_voice
 from workers.api.wire import emotion_of
-from workers.voices.records import EmotionRecord, name_key
+from workers.voices.records import EmotionRecord
 from workers.voices.snapshot import Snapshot
 
 router = APIRouter(tags=["emotions"], responses=ERRORS)

@@ -18,12 +18,13 @@ from fleet.library_contract import (
     Voice,
     VoiceChanges,
     VoicePage,
+    name_key,
 )
 from workers.api.conditions import WantedVersion, entity_tag
 from workers.api.pages import Cursor, Limit, Search, page_of
 from workers.api.state import Worker, WorkerState
 from workers.api.wire import voice_of
-from workers.voices.records import VoiceDraft, VoiceRecord, name_key
+from workers.voices.records import VoiceDraft, VoiceRecord
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The request is at fault; `param` names the field."},

@@ -13,11 +13,6 @@ from workers.engine.base import EngineVoice
 _LONGEST_SLUG = 48
 
 
-def name_key(name: str) -> str:
-    """What makes two names the same: Unicode's compatibility caseless form (TR 15, TR 44)."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
-
-
 def slug(name: str, otherwise: str) -> str:
     """An id made of a name's ASCII letters and digits; `otherwise` for a name that has none."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()

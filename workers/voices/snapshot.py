@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Self
 
 from fleet.errors import EmotionNotFound, VoiceNotFound
+from fleet.library_contract import name_key
 from workers.engine.base import EngineVoice
-from workers.voices.records import EmotionRecord, VoiceRecord, name_key
+from workers.voices.records import EmotionRecord, VoiceRecord
 from workers.voices.store import Changes
 
 _MOST_NAMED = 20

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, insert, or_, select, update
 
 from fleet.errors import EmotionNotFound, NameTaken, PreconditionFailed, VoiceNotFound
-from fleet.library_contract import EmotionProfile, EventKind, SpeakingDefaults
-from workers.voices.records import EmotionRecord, SampleRecord, VoiceRecord, name_key, slug
+from fleet.library_contract import EmotionProfile, EventKind, SpeakingDefaults, name_key
+from workers.voices.records import EmotionRecord, SampleRecord, VoiceRecord, slug
 from workers.voices.rows import read_emotions, read_voices
 from workers.voices.schema import emotion_voices, emotions, events, library, samples, voice_names, voices
 
