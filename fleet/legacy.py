@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -78,15 +78,14 @@ class _Reader:
                     self._plan_voice(name, self._recording(named, folders), "", None)
                     for named in _list(_first(entry, _EMOTION_VOICE_KEYS))
                 ]
-                numbers = {
-                    field: entry[field] for field in SpeakingDefaults.model_fields if entry.get(field) is not None
+                given = {
+                    "name": name,
+                    "character": _text(entry, "character"),
+                    "description": _text(entry, "description"),
+                    "voices": list(dict.fromkeys(keys)),
                 }
-                fields = {"character": _text(entry, "character"), "description": _text(entry, "description")}
-                self.emotions.append(
-                    EmotionProfile.model_validate(
-                        {"name": name, "voices": list(dict.fromkeys(keys)), **fields, **numbers}
-                    )
-                )
+                numbers = {field: entry.get(field) for field in SpeakingDefaults.model_fields}
+                self.emotions.append(EmotionProfile.model_validate(given | numbers))
             except ValidationError as error:
                 first = error.errors()[0]
                 self.skipped.append(f"emotion {label!r}: {first['loc'][0]}: {first['msg']}")
@@ -127,7 +126,7 @@ class _Reader:
         if path.stat().st_size > _MOST_RECORDING:
             raise _Skipped(f"its recording {named!r} is larger than {_MOST_RECORDING} bytes")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return PlannedRecording(path.name, digest, partial(path.open, "rb"))
+        return PlannedRecording(path.name, digest, partial(_opened, path))
 
     def _within(self, path: Path) -> Path | None:
         """A file below the folder that was asked for, wherever its links lead; None for any other."""
@@ -155,6 +154,10 @@ class _Reader:
                 recording.sha256, free, (recording,), description=description, language=language
             )
         return recording.sha256
+
+
+def _opened(path: Path) -> BinaryIO:
+    return path.open("rb")
 
 
 def _first(entry: Mapping[str, Any], keys: tuple[str, ...]) -> object:

@@ -25,7 +25,7 @@ from tests.running import RunningBalancer, RunningWorker, free_port, jobs, wait_
 from tests.workers.voices.making import voice_file
 
 VOICE = voice_file()
-QUICK = {"housekeeping_interval_s": 0.3, "artifact_grace_s": 0.5}
+QUICK: dict[str, Any] = {"housekeeping_interval_s": 0.3, "artifact_grace_s": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def postgres() -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., AbstractContextManager[RunningWorker]]:
     """Starts workers that share one library, of either kind."""
-    shared: dict[str, object] = {"data_dir": tmp_path / "data"}
+    shared: dict[str, Any] = {"data_dir": tmp_path / "data"}
     if request.param == "postgresql":
         shared["database_url"] = fresh_database(request.getfixturevalue("postgres"), f"fleet_{uuid.uuid4().hex}")
     return lambda **settings: RunningWorker(free_port(0), **shared, **settings)
@@ -134,7 +134,7 @@ def test_library_outlives_its_workers(data: Path) -> None:
 def conditionals_of(data: Path) -> Path:
     with sqlite3.connect(data / "library.db") as connection:
         (digest,) = connection.execute("SELECT artifact FROM preparations").fetchone()
-    return data / "sha256" / digest[:2] / digest
+    return data / "sha256" / str(digest)[:2] / str(digest)
 
 
 def test_damaged_conditionals_are_made_again(data: Path) -> None:

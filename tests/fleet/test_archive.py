@@ -22,7 +22,7 @@ SOUND = b"RIFF what stands for a recording"
 
 def library(**changes: Any) -> dict[str, Any]:
     recording = {"member": "recordings/a/0.wav", "filename": "a.wav", "sha256": hashlib.sha256(SOUND).hexdigest()}
-    voice = {
+    voice: dict[str, Any] = {
         "id": "a",
         "name": "Анна",
         "description": "",
@@ -83,7 +83,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
             pass
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
         file.writestr("something", "else")
-    with pytest.raises(InvalidValue, match="no library.json"), read_archive(tmp_path / "other.zip"):
+    with pytest.raises(InvalidValue, match=r"no library\.json"), read_archive(tmp_path / "other.zip"):
         pass
 
 
@@ -129,12 +129,13 @@ def test_older_emotions_bring_their_recordings(tmp_path: Path) -> None:
     (tmp_path / "storage" / "voices").mkdir()
     for name in ("one.wav", "two.wav"):
         (tmp_path / "storage" / "voices" / name).write_bytes(name.encode())
+    both = ["one.wav", {"path": "voices/two.wav"}]
     entries = {
         "sad": {
             "name": "Sad",
             "character": "Anna",
             "exaggeration": 0.3,
-            "voices": ["one.wav", {"path": "voices/two.wav"}],
+            "voices": both,
         },
         "glad": {"name": "Glad", "voices": ["one.wav"]},
         "mad": {"name": "Mad", "exaggeration": 7},
@@ -146,9 +147,7 @@ def test_older_emotions_bring_their_recordings(tmp_path: Path) -> None:
     keys = [voice.key for voice in plan.voices]
     assert [(emotion.name, emotion.voices) for emotion in plan.emotions] == [("Sad", keys), ("Glad", keys[:1])]
     assert (plan.emotions[0].character, plan.emotions[0].exaggeration) == ("Anna", 0.3)
-    assert [line.partition(":")[0] for line in plan.skipped] == ["emotion 'Mad'", "emotions 'odd'"] or len(
-        plan.skipped
-    ) == 2
+    assert sorted(line.partition(":")[0] for line in plan.skipped) == ["emotion 'Mad'", "emotions 'odd'"]
 
 
 def test_nothing_outside_the_folder_is_read(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ VOICE = voice_file()
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
-    limits = {"max_voice_size": 2_000_000, "voice_wait_s": 5, "max_output_size": 3_000_000}
+    limits: dict[str, Any] = {"max_voice_size": 2_000_000, "voice_wait_s": 5, "max_output_size": 3_000_000}
     with RunningWorker(free_port(0), data_dir=tmp_path_factory.mktemp("data"), **limits) as running:
         yield running
 
@@ -138,7 +138,7 @@ def test_name_that_is_taken_is_refused(client: httpx2.Client) -> None:
         ({"name": "n7", "description": "x" * 1001}, "description"),
     ],
 )
-def test_bad_field_is_named(client: httpx2.Client, fields: dict[str, str], param: str) -> None:
+def test_bad_field_is_named(client: httpx2.Client, fields: dict[str, Any], param: str) -> None:
     """And no voice is made."""
     before = client.get("/voices").json()["total"]
     assert error_of(upload(client, **fields)) == (422, "invalid_value", param)
