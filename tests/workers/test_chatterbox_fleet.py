@@ -13,6 +13,7 @@ import pytest
 
 from tests.running import RunningFleet, jobs, wait_for
 from tests.workers.engine.chatterbox.checkpoints import load_script
+from tests.workers.voices.making import voice_file
 
 BOUNDS = {"CHATTERBOX_MAX_TOKENS": "40", "CHATTERBOX_THREADS": "1", "CHATTERBOX_MAX_ROWS": "16", "OMP_NUM_THREADS": "1"}
 """Random weights hardly ever draw the token that ends speech; and several processes share the cores."""
@@ -65,6 +66,27 @@ async def test_requests_at_once_equal_requests_alone(fleet: RunningFleet) -> Non
     alone = [speak(fleet, input=text).content for text in VOICES]
     together = await asyncio.gather(*(asyncio.to_thread(speak, fleet, input=text) for text in VOICES))
     assert [answer.content for answer in together] == alone
+
+
+def test_voice_from_a_recording_speaks(fleet: RunningFleet) -> None:
+    """Prepared once and kept as safetensors; its sound is its own, the same from request to request."""
+    made = httpx2.post(
+        f"{fleet.url}/voices",
+        files={"file": ("v.wav", voice_file())},
+        data={"name": "Anna", "language": "de"},
+        timeout=60,
+    )
+    assert made.status_code == 201, made.text
+    text = "Hello from the fleet."
+    answers = [speak(fleet, input=text, voice="anna") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+    assert answers[0].content == answers[1].content != speak(fleet, input=text).content
+    assert answers[0].headers["x-ignored-parameters"] == "language"  # which this model does not speak
+    assert httpx2.get(f"{fleet.url}/voices/anna").json()["status"] == "ready"
+    (url,) = fleet.worker_urls()
+    assert httpx2.get(f"{url}/health").json()["figures"]["conditionals_computed"] == 1
+    kept = [path.read_bytes() for path in (fleet.data / "sha256").glob("*/*")]
+    assert sum(b'"__metadata__"' in contents[:2000] for contents in kept) == 1
 
 
 def test_bad_values_name_their_field(fleet: RunningFleet) -> None:

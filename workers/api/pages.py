@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
@@ -27,8 +28,7 @@ def page_of(
     """
     first = 0
     if cursor is not None:
-        seen = _read(cursor)
-        first = next((index for index, entry in enumerate(entries) if key(entry) > seen), len(entries))
+        first = bisect_right(entries, _read(cursor), key=key)
     page = entries[first : first + limit]
     more = first + limit < len(entries)
     return page, _write(key(page[-1])) if more else None

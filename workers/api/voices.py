@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -57,23 +58,15 @@ async def list_voices(
     tag = (language or "").casefold().replace("_", "-")
     found = [
         voice
-        for voice in sorted(library.voices, key=_order)
-        if (not wanted or _mentions(voice, wanted))
+        for voice in library.voices_by_name
+        if wanted in voice.sought
         and (status is None or voice.status == status)
         and (not tag or (voice.language or "").casefold().replace("_", "-").startswith(tag))
     ]
-    page, following = page_of(found, _order, limit=limit, cursor=cursor)
+    page, following = page_of(found, attrgetter("order"), limit=limit, cursor=cursor)
     return VoicePage.model_construct(
         voices=[voice_of(voice, library) for voice in page], total=len(found), next=following
     )
-
-
-def _order(voice: VoiceRecord) -> str:
-    return f"{name_key(voice.name)}\0{voice.id}"
-
-
-def _mentions(voice: VoiceRecord, wanted: str) -> bool:
-    return any(wanted in name_key(text) for text in (voice.id, voice.name, voice.description, *voice.aliases))
 
 
 @router.post("/voices", status_code=201)

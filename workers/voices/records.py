@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from fleet.library_contract import EventKind, RecordingReport, SpeakingDefaults, Status
+from fleet.library_contract import EventKind, RecordingReport, SpeakingDefaults, Status, name_key
 from workers.engine.base import EngineVoice
 
 _LONGEST_SLUG = 48
@@ -54,6 +54,18 @@ class VoiceRecord:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     engine_voice: EngineVoice | None = None
+    keys: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """What it answers to: its id, its name and its aliases, as `name_key` makes them."""
+    order: str = field(init=False, repr=False, compare=False)
+    """Sorts by name, and by id where names are the same."""
+    sought: str = field(init=False, repr=False, compare=False)
+    """All that a search looks at."""
+
+    def __post_init__(self) -> None:
+        keys = (self.id, name_key(self.name), *(name_key(alias) for alias in self.aliases))
+        object.__setattr__(self, "keys", keys)
+        object.__setattr__(self, "order", f"{keys[1]}\0{self.id}")
+        object.__setattr__(self, "sought", "\n".join((*keys, name_key(self.description))))
 
     @classmethod
     def of_engine(cls, voice: EngineVoice) -> VoiceRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Self
 
 from fleet.errors import EmotionNotFound, VoiceNotFound
@@ -46,10 +47,15 @@ class Snapshot:
     @cached_property
     def voices(self) -> tuple[VoiceRecord, ...]:
         """The default voice, then the kept ones by name, then the engine's own in its order."""
-        kept = sorted(self.kept.values(), key=lambda voice: (name_key(voice.name), voice.id))
+        kept = sorted(self.kept.values(), key=attrgetter("order"))
         own = (voice for voice in self.builtin.values() if voice.id not in self.kept)
         default = self.default
         return (default, *(voice for voice in (*kept, *own) if voice.id != default.id))
+
+    @cached_property
+    def voices_by_name(self) -> tuple[VoiceRecord, ...]:
+        """The same, in the order of their names."""
+        return tuple(sorted(self.voices, key=attrgetter("order")))
 
     @cached_property
     def emotions_by_name(self) -> tuple[EmotionRecord, ...]:
@@ -114,8 +120,8 @@ class Snapshot:
 def _by_name(voices: Iterable[VoiceRecord]) -> dict[str, VoiceRecord]:
     found: dict[str, VoiceRecord] = {}
     for voice in voices:
-        for name in (voice.id, voice.name, *voice.aliases):
-            found.setdefault(name_key(name), voice)
+        for key in voice.keys:
+            found.setdefault(key, voice)
     return found
 
 
