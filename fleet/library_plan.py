@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO
 
-from fleet.errors import FleetError
+from fleet.errors import FleetError, NameTaken, Unreachable
 from fleet.library_client import LibraryClient
 from fleet.library_contract import Emotion, EmotionProfile, SpeakingDefaults, Voice, name_key
 
@@ -86,9 +86,9 @@ class Application:
     def _told(what: str, act: Callable[[], str]) -> Outcome:
         try:
             return Outcome(f"{what}: {act()}")
+        except Unreachable:
+            raise
         except FleetError as error:
-            if error.code == "unreachable":
-                raise
             return Outcome(f"{what}: refused: {error.message}", done=False)
 
     def _voice(self, voice: PlannedVoice, known: Voice | None, displaced: dict[str, str]) -> str:
@@ -97,7 +97,7 @@ class Application:
             if {sample.sha256 for sample in known.samples} == {recording.sha256 for recording in voice.recordings}:
                 return "left as it is"
             if not self._replace:
-                raise _Different("there is one with other recordings; --replace puts this one in its place")
+                raise NameTaken("there is one with other recordings; --replace puts this one in its place")
             self._client.delete_voice(known.id, force=True)
         with ExitStack() as stack:
             files = [(recording.filename, stack.enter_context(recording.open())) for recording in voice.recordings]
@@ -123,13 +123,9 @@ class Application:
         if _profile(known, {}) == profile:
             return "left as it is"
         if not self._replace:
-            raise _Different("there is another one of that name; --replace puts this one in its place")
+            raise NameTaken("there is another one of that name; --replace puts this one in its place")
         self._client.replace_emotion(known.id, profile)
         return "replaced"
-
-
-class _Different(FleetError, code="name_taken", status=409):
-    """The fleet has something else of that name."""
 
 
 def _profile(emotion: Emotion, displaced: dict[str, str]) -> EmotionProfile:
