@@ -10,7 +10,7 @@ import httpx2
 
 from tests.running import RunningWorker, free_port, jobs, wait_for
 
-_EXAMPLES = 12
+_EXAMPLES = 60
 """Of each operation, beside those that cover the schema's own limits."""
 
 
@@ -19,10 +19,10 @@ def test_no_request_makes_the_server_fail(tmp_path: Path) -> None:
     with RunningWorker(free_port(0), data_dir=tmp_path / "data", max_text_chars=200, voice_wait_s=2) as worker:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{worker.url}/openapi.json"]
         limits = ["--max-examples", str(_EXAMPLES), "--request-timeout", "20", "--generation-deterministic"]
-        scope = ["--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing"]
+        scope = ["--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing,stateful"]
         # A refused connection or a 503 for a trial would be told as a failure too; the events' stream never ends.
         left_out = ["--exclude-path", "/voices/events"]
-        quiet = ["--no-color", "--suppress-health-check", "all", "--generation-database", "none"]
+        quiet = ["--no-color", "--suppress-health-check", "all"]
         done = subprocess.run(
             [*command, *limits, *scope, *left_out, *quiet],
             cwd=tmp_path,
