@@ -52,6 +52,7 @@ def main() -> None:
             "checkpoint": options.checkpoint,
             "data_dir": data,
             "voice_cache_size": options.cache_bytes,
+            "max_tokens": options.max_tokens if options.checkpoint else None,
             "log_level": "warning",
         }
         with running_worker(settings, None) as url, httpx2.Client(base_url=url, timeout=600, trust_env=False) as client:
@@ -76,6 +77,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rotating", type=int, default=1_000, help="voices that are spoken with in turn")
     parser.add_argument("--cache-bytes", type=int, default=4_096, help="bytes of prepared voices held in memory")
     parser.add_argument("--first-requests", type=int, default=10, help="voices whose first request is timed")
+    parser.add_argument("--max-tokens", type=int, default=50, help="longest speech of a sentence, of --checkpoint")
     return parser.parse_args()
 
 
@@ -165,7 +167,8 @@ def speaking(client: httpx2.Client, data: Path, count: int) -> dict[str, Any]:
     default = client.get("/v1/audio/voices").json()["voices"][0]["id"]
     own = [speak(client, default) for _ in range(count)]
     first, again = [], []
-    for voice in fill(data, "First", count, recordings=True):
+    for number in range(count):
+        (voice,) = fill(data, f"First {number}", 1, recordings=True)
         first.append(speak(client, voice))
         again += [speak(client, voice) for _ in range(3)]
     return {
