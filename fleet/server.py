@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
@@ -44,16 +45,20 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(make_app: Callable[[], ASGIApp], *, host: str, port: int, shutdown_timeout_s: int) -> None:
+def serve(
+    make_app: Callable[[asyncio.Event], ASGIApp], *, host: str, port: int, shutdown_timeout_s: int
+) -> None:
     """Bind, build the application and serve it until SIGTERM, SIGINT or the supervisor's death.
 
-    Requests in flight at the end get `shutdown_timeout_s` to finish.
+    Requests in flight at the end get `shutdown_timeout_s` to finish. The event that `make_app` is given is set when
+    that time begins: a stream without an end of its own ends by it.
     """
+    stopping = asyncio.Event()
     listener = bind(host, port)
     _follow_lifeline()
     _allow_many_connections()
     config = uvicorn.Config(
-        make_app(),
+        make_app(stopping),
         http=BoundedHttpProtocol,
         ws="none",
         log_config=None,
@@ -63,7 +68,19 @@ def serve(make_app: Callable[[], ASGIApp], *, host: str, port: int, shutdown_tim
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=shutdown_timeout_s,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, stopping).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells the application that it is about to end, before it waits for the requests in flight."""
+
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        await super().shutdown(sockets)
 
 
 def exit_with(error: StartupError) -> None:

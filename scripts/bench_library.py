@@ -2,7 +2,7 @@
 
 `python scripts/bench_library.py` starts a worker on espeak, or with `--checkpoint DIR` on Chatterbox, over a fresh
 SQLite library that is filled with voices whose recordings are synthetic. It prints a table and writes
-`benchmarks/results/library-<engine>-<date>.json`.
+`benchmarks/results/library-<engine>-<date>.json`, or what `--out` names.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
         "results": found,
     }
     name = f"library-{settings['engine']}-{datetime.now(UTC):%Y-%m-%d}.json"
-    (ROOT / "benchmarks/results" / name).write_text(json.dumps(record, indent=1) + "\n")
+    (options.out or ROOT / "benchmarks/results" / name).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:
@@ -78,6 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cache-bytes", type=int, default=4_096, help="bytes of prepared voices held in memory")
     parser.add_argument("--first-requests", type=int, default=10, help="voices whose first request is timed")
     parser.add_argument("--max-tokens", type=int, default=50, help="longest speech of a sentence, of --checkpoint")
+    parser.add_argument("--out", type=Path, help="file of the results instead of benchmarks/results")
     return parser.parse_args()
 
 

@@ -284,3 +284,16 @@ def test_write_that_was_sent_is_never_sent_again(data: Path) -> None:
         ]
         assert sorted(answer.status_code for answer in answers) == [201, 504]
         assert lost.posts == 1
+
+
+def test_follower_of_changes_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """A worker that is told to end closes its streams of changes at once, whole, and ends long before its limit."""
+    with (
+        RunningWorker(free_port(0), data_dir=tmp_path / "data", shutdown_timeout_s=60) as worker,
+        httpx2.stream("GET", f"{worker.url}/voices/events", timeout=30, trust_env=False) as following,
+    ):
+        lines = following.iter_lines()
+        assert next(lines).startswith(": revision")
+        worker.process.terminate()
+        assert worker.process.wait(20) in (0, -signal.SIGTERM)
+        assert not any(line.startswith("data:") for line in lines)

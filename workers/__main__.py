@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 from starlette.types import ASGIApp
 
@@ -21,7 +23,7 @@ def main() -> None:
         settings = WorkerSettings.from_environment()
         configure_logging(settings.log_level, process=settings.name)
         serve(
-            lambda: _application(settings),
+            lambda stopping: _application(settings, stopping),
             host=settings.host,
             port=settings.port,
             shutdown_timeout_s=settings.shutdown_timeout_s,
@@ -30,7 +32,7 @@ def main() -> None:
         exit_with(error)
 
 
-def _application(settings: WorkerSettings) -> ASGIApp:
+def _application(settings: WorkerSettings, stopping: asyncio.Event) -> ASGIApp:
     try:
         engine = open_engine(
             settings.engine,
@@ -52,6 +54,7 @@ def _application(settings: WorkerSettings) -> ASGIApp:
         limit_bytes=settings.max_library_size,
         wait_s=settings.voice_wait_s,
         cache_bytes=settings.voice_cache_size,
+        closing=stopping,
     )
     return make_app(settings, engine, library, data, close)
 

@@ -223,6 +223,19 @@ def test_a_body_above_the_limit_is_refused(site: Nginx, declared: bool) -> None:
     assert "x-request-id" not in answer.headers
 
 
+def test_a_recording_may_be_larger_than_other_bodies(site: Nginx) -> None:
+    """2 MiB that are no recording pass nginx on the way to the library, which says what is wrong with them."""
+    answer = httpx2.post(
+        f"{site.url}/voices",
+        files={"file": ("noise.wav", bytes(2 * 1024 * 1024))},
+        data={"name": "Large"},
+        timeout=30,
+        trust_env=False,
+    )
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "recording_unfit"
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/stats", "/%6detrics", "//stats"])
 def test_figures_are_for_this_machine_only(site: Nginx, path: str) -> None:
     """Another address may not read the figures, however it spells them and whatever it claims to be."""

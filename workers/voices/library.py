@@ -49,6 +49,7 @@ class Library:
         *,
         wait_s: float,
         cache_bytes: int,
+        closing: asyncio.Event | None = None,
     ) -> None:
         self._engine = engine
         self.preparations = preparations
@@ -63,7 +64,8 @@ class Library:
         self._looking: asyncio.Task[None] | None = None
         self._queued: asyncio.Task[None] | None = None
         self._lost = False
-        self.closing = asyncio.Event()
+        self.closing = closing or asyncio.Event()
+        """Set when the worker ends; whoever follows changes stops."""
         self._look_apply(self._look_blocking())  # a worker that cannot read its library does not start
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import shutil
 import tempfile
@@ -50,10 +51,12 @@ def open_library(
     limit_bytes: int,
     wait_s: float,
     cache_bytes: int,
+    closing: asyncio.Event | None = None,
 ) -> tuple[Library, Callable[[], None]]:
     """The library and what closes it. Raises `LibraryUnusable`.
 
-    `name` is the worker's; its owner's name in the store is made unique, as two may have the same.
+    `name` is the worker's; its owner's name in the store is made unique, as two may have the same. `closing` is set
+    when the worker begins to end.
     """
     with ExitStack() as stack:
         try:
@@ -69,6 +72,7 @@ def open_library(
                 Artifacts(folder / "sha256"),
                 wait_s=wait_s,
                 cache_bytes=cache_bytes,
+                closing=closing,
             )
         except LibraryUnusable:
             raise
