@@ -45,9 +45,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(
-    make_app: Callable[[asyncio.Event], ASGIApp], *, host: str, port: int, shutdown_timeout_s: int
-) -> None:
+def serve(make_app: Callable[[asyncio.Event], ASGIApp], *, host: str, port: int, shutdown_timeout_s: int) -> None:
     """Bind, build the application and serve it until SIGTERM, SIGINT or the supervisor's death.
 
     Requests in flight at the end get `shutdown_timeout_s` to finish. The event that `make_app` is given is set when
