@@ -14,7 +14,7 @@ def main() -> None:
         settings = BalancerSettings.from_environment()
         configure_logging(settings.log_level, process="balancer")
         serve(
-            lambda _: make_app(settings),
+            lambda stopping: make_app(settings, stopping),
             host=settings.host,
             port=settings.port,
             shutdown_timeout_s=settings.shutdown_timeout_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,12 +30,12 @@ from fleet.errors import MethodNotAllowed, NotReady
 Endpoint = Callable[[], Awaitable[Response]]
 
 
-def make_app(settings: BalancerSettings) -> ASGIApp:
-    """The application over the workers that the settings name."""
+def make_app(settings: BalancerSettings, stopping: asyncio.Event) -> ASGIApp:
+    """The application over the workers that the settings name; streams without an end go on until `stopping`."""
     pool = WorkerPool(settings.worker_urls, POLICIES[settings.policy](), rise=settings.rise, fall=settings.fall)
     monitor = HealthMonitor(pool, interval_s=settings.probe_interval_s, timeout_s=settings.probe_timeout_s)
     metrics = BalancerMetrics(pool)
-    proxy = Proxy(pool, metrics, settings)
+    proxy = Proxy(pool, metrics, settings, stopping)
     own = OwnRoutes(pool, metrics)
 
     @asynccontextmanager

@@ -6,7 +6,9 @@ hear, and a worker that dies cuts the answer short.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import httpx2
@@ -28,8 +30,10 @@ _KEEPALIVE_EXPIRY_S = 20
 class Proxy:
     """The ASGI endpoint behind which all workers stand."""
 
-    def __init__(self, pool: WorkerPool, metrics: BalancerMetrics, settings: BalancerSettings) -> None:
-        self._pool, self._metrics = pool, metrics
+    def __init__(
+        self, pool: WorkerPool, metrics: BalancerMetrics, settings: BalancerSettings, stopping: asyncio.Event
+    ) -> None:
+        self._pool, self._metrics, self._stopping = pool, metrics, stopping
         self._max_attempts = settings.max_attempts
         self._client = httpx2.AsyncClient(
             timeout=httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s),
@@ -67,12 +71,14 @@ class Proxy:
             passage.answered(reply.status)
             self._metrics.first_byte(passage.age_s)
             await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+            endless = call.method == "GET" and reply.is_events
+            rest = _until(self._stopping, reply.rest) if endless else reply.rest
             chunk = reply.first
             try:
                 while chunk:
                     self._metrics.sent(len(chunk))
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    chunk = await anext(reply.rest, b"")
+                    chunk = await anext(rest, b"")
             except httpx2.HTTPError as error:
                 reply.worker.failures += 1
                 raise CutShort(f"{reply.worker.name}: {describe(error)}") from error
@@ -101,6 +107,23 @@ class Proxy:
         except TryAnother as last:
             raise last.error from last
         raise AssertionError("retrying ends with a reply or an error")
+
+
+async def _until(stopping: asyncio.Event, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces that come before we are told to stop."""
+    told = asyncio.ensure_future(stopping.wait())
+    try:
+        while not told.done():
+            piece = asyncio.ensure_future(anext(pieces, b""))
+            try:
+                await asyncio.wait((piece, told), return_when=asyncio.FIRST_COMPLETED)
+                if not piece.done():
+                    return
+                yield await piece
+            finally:
+                piece.cancel()
+    finally:
+        told.cancel()
 
 
 class _Passage:

@@ -73,6 +73,10 @@ class Reply:
     first: bytes
     rest: AsyncIterator[bytes]
 
+    @property
+    def is_events(self) -> bool:
+        return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in self.headers)
+
 
 @asynccontextmanager
 async def open_reply(

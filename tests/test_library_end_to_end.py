@@ -286,14 +286,18 @@ def test_write_that_was_sent_is_never_sent_again(data: Path) -> None:
         assert lost.posts == 1
 
 
-def test_follower_of_changes_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """A worker that is told to end closes its streams of changes at once, whole, and ends long before its limit."""
+@pytest.mark.parametrize("told", ["worker", "balancer"])
+def test_follower_of_changes_does_not_hold_up_the_end(tmp_path: Path, told: str) -> None:
+    """A server that is told to end closes its streams of changes at once, whole, and ends long before its limit."""
     with (
         RunningWorker(free_port(0), data_dir=tmp_path / "data", shutdown_timeout_s=60) as worker,
-        httpx2.stream("GET", f"{worker.url}/voices/events", timeout=30, trust_env=False) as following,
+        RunningBalancer(worker.url, probe_interval_s=0.1, shutdown_timeout_s=60) as balancer,
     ):
-        lines = following.iter_lines()
-        assert next(lines).startswith(": revision")
-        worker.process.terminate()
-        assert worker.process.wait(20) in (0, -signal.SIGTERM)
-        assert not any(line.startswith("data:") for line in lines)
+        balancer.wait_ready(1)
+        server = worker if told == "worker" else balancer
+        with httpx2.stream("GET", f"{server.url}/voices/events", timeout=30, trust_env=False) as following:
+            lines = following.iter_lines()
+            assert next(lines).startswith(": revision")
+            server.process.terminate()
+            assert server.process.wait(20) in (0, -signal.SIGTERM)
+            assert not any(line.startswith("data:") for line in lines)

@@ -16,6 +16,7 @@ from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.conditionals import LONGEST_REFERENCE, DeviceVoices, VoiceConditionals
 from workers.engine.chatterbox.conditionals_store import ConditionalsStore
 from workers.engine.chatterbox.graphs import GraphPool
+from workers.engine.chatterbox.hops import FIRST_HOPS, LOOKAHEAD
 from workers.engine.chatterbox.options import EngineOptions, SpeechOptions
 from workers.engine.chatterbox.reference import ReferenceEncoder
 from workers.engine.chatterbox.rendering import Renderer
@@ -83,7 +84,7 @@ class Model:
             device=device,
             dtype=token_engine.dtype,
             steps=speech.n_steps,
-            longest=LONGEST_REFERENCE + speech.max_tokens,
+            longest=LONGEST_REFERENCE + max(speech.max_tokens, FIRST_HOPS[0] + LOOKAHEAD),
         )
         voices = DeviceVoices(device, speech.voice_memory)
         on_gpu = device.type == "cuda"

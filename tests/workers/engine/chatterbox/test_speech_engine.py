@@ -236,6 +236,13 @@ async def test_full_engine_says_so(tiny_checkpoint: Path) -> None:
         assert len(await hear(engine, new_job()))
 
 
+@pytest.mark.parametrize("most", [1, 14])
+async def test_limit_below_a_first_hop_is_kept(tiny_checkpoint: Path, most: int) -> None:
+    """A segment ends at the last token it may have, though a stream's first piece would be longer."""
+    with opened(tiny_checkpoint, max_tokens=most) as engine:
+        assert 0 < len(await hear(engine, new_job())) <= most * SAMPLE_RATE / 25
+
+
 async def test_closed_engine_ends_its_jobs(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that speak and those that wait are told that another worker could, later ones at once; twice is once."""
     with opened(tiny_checkpoint) as engine:
