@@ -19,7 +19,7 @@ def upload(balancer: RunningBalancer) -> httpx2.Response:
 
 
 def test_disk_without_room_is_said_and_nothing_stays(fleet: RunningFleet) -> None:
-    """An upload for which the balancer has no room is 507; small requests go on, and so do uploads once there is room."""
+    """An upload for which the balancer has no room is 507; speech goes on, and so do uploads once there is room."""
     with RunningBalancer(fleet.worker_urls()[0], probe_interval_s=0.1) as balancer:
         balancer.wait_ready(1)
         process = psutil.Process(balancer.process.pid)
