@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from pydantic import ValidationError
 
 from fleet.contract import Frozen
 from fleet.errors import InvalidValue
+from fleet.files import whole_file
 from fleet.library_client import LibraryClient
 from fleet.library_contract import Emotion, EmotionProfile, SpeakingDefaults, Voice
 from fleet.library_plan import Plan, PlannedRecording, PlannedVoice
@@ -59,17 +58,11 @@ def export_library(client: LibraryClient, path: Path) -> tuple[int, int]:
 
     Raises `InvalidValue` when a recording arrives damaged, OSError, and what the client raises.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            voices = [_exported(client, archive, voice) for voice in client.voices() if not voice.builtin]
-            emotions = [_profile(emotion) for emotion in client.emotions()]
-            listed = ArchivedLibrary(voices=voices, emotions=emotions)
-            archive.writestr(_LIBRARY, listed.model_dump_json(indent=1))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        voices = [_exported(client, archive, voice) for voice in client.voices() if not voice.builtin]
+        emotions = [_profile(emotion) for emotion in client.emotions()]
+        listed = ArchivedLibrary(voices=voices, emotions=emotions)
+        archive.writestr(_LIBRARY, listed.model_dump_json(indent=1))
     return len(voices), len(emotions)
 
 

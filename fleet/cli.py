@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from fleet import cli_voices
 from fleet.client import FleetClient
 from fleet.contract import SAMPLE_RATE, AudioFormat, FleetStats, SynthesisRequest, WorkerStats
 from fleet.errors import InvalidValue
+from fleet.files import whole_file
 from fleet.telling import errors_told, tell
 from fleet.wav import complete_sizes
 
@@ -128,21 +128,16 @@ def _free_name(text: str, audio_format: AudioFormat) -> Path:
 
 
 def _save(pieces: Iterator[bytes], path: Path, audio_format: AudioFormat) -> None:
-    """Write beside the file and rename, so that a broken-off answer leaves nothing half-written."""
+    """All of the answer, or nothing at all."""
     if not path.parent.is_dir():
         raise InvalidValue(f"there is no folder {path.parent}", param="output")
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for piece in _with_progress(pieces, audio_format):
-                file.write(piece)
+    with whole_file(path) as file:
+        for piece in _with_progress(pieces, audio_format):
+            file.write(piece)
+        file.flush()
         if audio_format is AudioFormat.wav:
-            complete_sizes(partial)
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            complete_sizes(Path(file.name))
+        os.fchmod(file.fileno(), 0o666 & ~_umask())
 
 
 def _umask() -> int:

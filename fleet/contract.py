@@ -77,7 +77,19 @@ class VoiceReference(Frozen):
     id: Name
 
 
-class SpeechParameters(Frozen):
+class SpeakingParameters(Frozen):
+    """How speech sounds. Each is null where it leaves the value that ranks next."""
+
+    exaggeration: Annotated[Number, Field(ge=0, le=2)] | None = None
+    cfg_weight: Annotated[Number, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=5)] | None = None
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=0, le=MOST_TOP_K)] | None = None
+    repetition_penalty: Annotated[Number, Field(ge=1, le=10)] | None = None
+
+
+class SpeechParameters(SpeakingParameters):
     """What both speech routes take beside the text. A parameter left out takes the emotion's or the server's value."""
 
     model: Name | None = Field(None, description="A model's id, or one of OpenAI's model names.")
@@ -86,13 +98,6 @@ class SpeechParameters(Frozen):
     language: Name | None = Field(None, description="A language tag such as `de` or `en-us`.")
     speed: Annotated[Number, Field(ge=0.25, le=4)] = 1.0
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
-    exaggeration: Annotated[Number, Field(ge=0, le=2)] | None = None
-    cfg_weight: Annotated[Number, Field(ge=0, le=1)] | None = None
-    temperature: Annotated[Number, Field(ge=0, le=5)] | None = None
-    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(strict=True, ge=0, le=MOST_TOP_K)] | None = None
-    repetition_penalty: Annotated[Number, Field(ge=1, le=10)] | None = None
     quality: Quality | None = Field(
         None,
         description="How many Euler steps the sound takes; words and voice of a seed stay the same. `draft` takes "

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
-from fleet.contract import MOST_TOP_K, AudioFormat, Frozen, Number, Text, Unicode
+from fleet.contract import AudioFormat, Frozen, SpeakingParameters, Text, Unicode
 
 LONGEST_NAME = 128
 MOST_ALIASES, MOST_VOICES_OF_AN_EMOTION, MOST_RECORDINGS = 32, 256, 20
@@ -60,16 +60,8 @@ Aliases = Annotated[list[TidyName], Field(max_length=MOST_ALIASES), AfterValidat
 VoiceNames = Annotated[list[TidyName], Field(max_length=MOST_VOICES_OF_AN_EMOTION), AfterValidator(_without_twins)]
 
 
-class SpeakingDefaults(Frozen):
-    """Parameters that a voice or an emotion profile sets; each is null where it leaves the next one's."""
-
-    exaggeration: Annotated[Number, Field(ge=0, le=2)] | None = None
-    cfg_weight: Annotated[Number, Field(ge=0, le=1)] | None = None
-    temperature: Annotated[Number, Field(ge=0, le=5)] | None = None
-    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(strict=True, ge=0, le=MOST_TOP_K)] | None = None
-    repetition_penalty: Annotated[Number, Field(ge=1, le=10)] | None = None
+class SpeakingDefaults(SpeakingParameters):
+    """What a voice or an emotion profile sets."""
 
 
 class RecordingReport(BaseModel):

@@ -16,11 +16,11 @@ from typing import BinaryIO
 
 from fleet.contract import AudioFormat
 from fleet.errors import OutputNotFound
+from fleet.files import UNFINISHED
 from fleet.wav import complete_sizes
 from workers.voices.database import disk_errors_told
 
 _NAME = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(AudioFormat)})")
-_UNFINISHED = ".unfinished"
 _UNFINISHED_LIMIT_S = 3600.0
 """A file that has been written to for so long belongs to a worker that died."""
 
@@ -39,7 +39,7 @@ class Outputs:
         """Write the pieces into a new file, which appears when it is whole. Raises `StorageFull`."""
         path = self._directory / f"{uuid.uuid4().hex}.{audio_format}"
         with disk_errors_told("the file of speech"):
-            descriptor, name = tempfile.mkstemp(prefix=".", suffix=_UNFINISHED, dir=self._directory)
+            descriptor, name = tempfile.mkstemp(prefix=".", suffix=UNFINISHED, dir=self._directory)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 async with aclosing(pieces) as arriving:
@@ -69,7 +69,7 @@ class Outputs:
         now, removed, room = time.time(), 0, self._max_bytes
         files = sorted(self._files(), key=lambda found: found[1].st_mtime, reverse=True)
         for path, found in files:
-            unfinished = path.name.endswith(_UNFINISHED)
+            unfinished = path.name.endswith(UNFINISHED)
             limit_s = _UNFINISHED_LIMIT_S if unfinished else self.max_age_s
             if not unfinished:
                 room -= found.st_size
@@ -80,7 +80,7 @@ class Outputs:
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for entry in os.scandir(self._directory):
-            if _NAME.fullmatch(entry.name) or entry.name.endswith(_UNFINISHED):
+            if _NAME.fullmatch(entry.name) or entry.name.endswith(UNFINISHED):
                 try:
                     yield Path(entry.path), entry.stat(follow_symlinks=False)
                 except FileNotFoundError:  # another worker tidies too

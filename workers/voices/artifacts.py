@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -15,12 +14,12 @@ from pathlib import Path
 import structlog
 
 from fleet.errors import StoreUnavailable
+from fleet.files import whole_file
 from workers.voices.database import disk_errors_told
 
 log = structlog.get_logger()
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_UNFINISHED = ".unfinished"
 _QUARANTINED = ".quarantined"
 
 
@@ -56,7 +55,8 @@ class Artifacts:
                 os.utime(path)
             else:
                 path.parent.mkdir(exist_ok=True)
-                _write_whole(path, contents)
+                with whole_file(path, durable=True) as file:
+                    file.write(contents)
         return digest
 
     def read(self, digest: str) -> bytes:
@@ -126,24 +126,3 @@ def _age_mark(path: Path) -> float:
         return path.lstat().st_mtime
     except FileNotFoundError:
         return time.time()
-
-
-def _write_whole(path: Path, contents: bytes) -> None:
-    """All of it under its name, or nothing at all."""
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=_UNFINISHED, dir=path.parent)
-    unfinished = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(descriptor)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    for folder in (path.parent, path.parent.parent):  # the file's name in its folder, and a new folder's in its own
-        parent = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)

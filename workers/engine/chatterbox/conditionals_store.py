@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -17,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fleet.errors import InvalidValue
+from fleet.files import whole_file
 from workers.engine.base import Conditionals, Recording
 from workers.engine.chatterbox.conditionals import RecentlyUsed, ReferencePrompt, VoiceConditionals
 from workers.engine.chatterbox.config import T3Config
@@ -168,7 +167,8 @@ class ConditionalsFiles:
         path = self.path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, _packed(found, key))
+            with whole_file(path, durable=True) as file:
+                file.write(_packed(found, key))
         except OSError as error:
             log.warning("conditionals_not_stored", file=str(path), reason=error.strerror)
 
@@ -198,23 +198,3 @@ def _unpacked(packed: bytes, config: T3Config, key: str) -> VoiceConditionals:
     if found.digest != metadata["content"]:
         raise ValueError("its contents are not what was written")
     return found
-
-
-def _write_whole(path: Path, contents: bytes) -> None:
-    """All of it under its name, or nothing at all."""
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".unfinished", dir=path.parent)
-    unfinished = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(descriptor)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    parent = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
