@@ -9,7 +9,7 @@ import pytest
 
 from fleet.errors import InvalidValue
 from tests.workers.engine.test_espeak import TEXT, heard, job
-from workers.engine.base import Recording, Samples
+from workers.engine.base import Conditionals, Recording, Samples
 from workers.engine.espeak import EspeakEngine
 from workers.engine.espeak.speakers import Speaker, measure
 
@@ -35,6 +35,13 @@ async def test_cloned_speaker_speaks_at_the_recordings_pitch(engine: EspeakEngin
     conditionals = engine.prepare([Recording(tone(frequency_hz), 24_000)])
     spoken = await heard(engine, job(TEXT * 2, conditionals=conditionals))
     assert measure([Recording(spoken, 24_000)]).base_pitch_hz == pytest.approx(frequency_hz, rel=0.10)
+
+
+async def test_another_engines_voice_does_not_speak_as_ours(engine: EspeakEngine) -> None:
+    """Conditionals of another kind are refused, and not spoken by whoever is the standard voice."""
+    with pytest.raises(InvalidValue) as refused:
+        await heard(engine, job(TEXT, conditionals=Conditionals()))
+    assert refused.value.param == "conditionals"
 
 
 async def test_own_voices_differ_audibly(engine: EspeakEngine) -> None:

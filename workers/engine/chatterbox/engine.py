@@ -152,7 +152,7 @@ class ChatterboxEngine:
         speech = Speech(
             name=f"{job.id}:{next(self._numbers)}",
             job=job,
-            voice=job.conditionals if isinstance(job.conditionals, VoiceConditionals) else self._model.voice,
+            voice=self._model.voice_of(job.conditionals),
             segments=segments,
             sink=sink,
             seed=secrets.randbits(63) if seed is None else seed,

@@ -12,12 +12,14 @@ from typing import Self
 import torch
 
 from fleet.errors import InvalidSettings, InvalidValue, ModelInvalid
+from workers.engine.base import Conditionals
 from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.conditionals import LONGEST_REFERENCE, DeviceVoices, VoiceConditionals
 from workers.engine.chatterbox.conditionals_store import ConditionalsStore
 from workers.engine.chatterbox.graphs import GraphPool
 from workers.engine.chatterbox.hops import FIRST_HOPS, LOOKAHEAD
 from workers.engine.chatterbox.options import EngineOptions, SpeechOptions
+from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.reference import ReferenceEncoder
 from workers.engine.chatterbox.rendering import Renderer
 from workers.engine.chatterbox.s3gen import S3Gen
@@ -124,6 +126,15 @@ class Model:
     def lane(self) -> AbstractContextManager[object]:
         """The stream that the token engine's work is launched on."""
         return nullcontext() if self.decoding is None else torch.cuda.stream(self.decoding)
+
+    def voice_of(self, conditionals: Conditionals | None) -> VoiceConditionals:
+        """Those a job came with, or the model's own. Raises `InvalidValue` for another engine's or model's."""
+        if conditionals is None:
+            return self.voice
+        if not isinstance(conditionals, VoiceConditionals):
+            raise InvalidValue("the conditionals are another engine's", param="conditionals")
+        SpeakerPrompt.checked(conditionals.t3.speaker, torch.tensor(conditionals.t3.tokens), self.tokens.config)
+        return conditionals
 
     def captures(self) -> Iterator[Callable[[], None]]:
         """Graphs that are worth recording when there is nothing else to do, one after the other."""

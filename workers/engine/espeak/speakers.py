@@ -80,10 +80,15 @@ _SPEAKERS = {
 
 
 def speaker_for(voice: str, conditionals: Conditionals | None) -> Speaker:
-    """The measured speaker where there is one, else that of one of the engine's own voices."""
-    if isinstance(conditionals, EspeakConditionals):
-        return Speaker.at(conditionals.base_pitch_hz)
-    return _SPEAKERS[voice]
+    """The measured speaker where there is one, else that of one of the engine's own voices.
+
+    Raises `InvalidValue` for another engine's conditionals.
+    """
+    if conditionals is None:
+        return _SPEAKERS[voice]
+    if not isinstance(conditionals, EspeakConditionals):
+        raise InvalidValue("the conditionals are another engine's", param="conditionals")
+    return Speaker.at(conditionals.base_pitch_hz)
 
 
 def pitch_range(exaggeration: float) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fleet.contract import SAMPLE_RATE
 from fleet.errors import EngineLost, InvalidValue, NothingToSpeak, Overloaded
@@ -30,7 +31,7 @@ from tests.workers.engine.chatterbox.listening import (
     spoken_tokens,
     wait_idle,
 )
-from workers.engine.base import Job, Samples, SamplingParameters
+from workers.engine.base import Conditionals, Job, Samples, SamplingParameters
 from workers.engine.chatterbox import speeches
 from workers.engine.chatterbox.engine import ChatterboxEngine
 from workers.engine.chatterbox.speeches import PARAGRAPH_PAUSE_S, SEGMENTS_AT_ONCE, SENTENCE_PAUSE_S
@@ -222,6 +223,16 @@ async def test_parameters_out_of_range_are_named(speech_engine: ChatterboxEngine
     with pytest.raises(InvalidValue) as refused:
         await hear(speech_engine, new_job(**{name: value}))
     assert refused.value.param == name
+
+
+async def test_another_models_voice_does_not_speak_as_ours(speech_engine: ChatterboxEngine) -> None:
+    """Conditionals that do not fit are refused before anything is queued; the engine goes on."""
+    voice = another_voice(speech_engine)
+    wider = replace(voice.t3, speaker=torch.ones(2 * voice.t3.speaker.numel()))
+    for unfit in (Conditionals(), replace(voice, t3=wider), replace(voice, t3=replace(voice.t3, tokens=(10**6,)))):
+        with pytest.raises(InvalidValue):
+            await hear(speech_engine, replace(new_job(), conditionals=unfit))
+    assert len(await hear(speech_engine, new_job()))
 
 
 async def test_full_engine_says_so(tiny_checkpoint: Path) -> None:
