@@ -11,8 +11,8 @@ from typing import BinaryIO, Literal, cast
 
 from pydantic import ValidationError
 
-from fleet.contract import Frozen
 from fleet.errors import InvalidValue
+from fleet.fields import Frozen
 from fleet.files import whole_file
 from fleet.library_client import LibraryClient
 from fleet.library_contract import Emotion, EmotionProfile, SpeakingDefaults, Voice

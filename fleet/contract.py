@@ -8,7 +8,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.fields import Frozen, Name, Number, Text, Unicode
 
 SAMPLE_RATE = 24_000
 """Hz of every audio answer; mono."""
@@ -44,31 +46,6 @@ _MEDIA_TYPES = {
     AudioFormat.wav: "audio/wav",
     AudioFormat.pcm: "audio/pcm",
 }
-
-
-def _encodable(text: str) -> str:
-    """Refuse half of a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode, without lone surrogates") from None
-    return text
-
-
-def _holds_text(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must hold text to speak, not only white space")
-    return text
-
-
-Unicode = Annotated[StrictStr, AfterValidator(_encodable)]
-Text = Annotated[Unicode, AfterValidator(_holds_text)]
-Name = Annotated[Unicode, Field(min_length=1, max_length=128)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class VoiceReference(Frozen):

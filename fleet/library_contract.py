@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
-from fleet.contract import AudioFormat, Frozen, SpeakingParameters, Text, Unicode
+from fleet.contract import AudioFormat, SpeakingParameters
+from fleet.fields import Frozen, Text, Unicode
 
 LONGEST_NAME = 128
 MOST_ALIASES, MOST_VOICES_OF_AN_EMOTION, MOST_RECORDINGS = 32, 256, 20
