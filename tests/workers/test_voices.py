@@ -163,6 +163,15 @@ def test_unfit_file_is_refused(client: httpx2.Client, contents: bytes, filename:
     assert error_of(answer)[::2] == (status, "file")
 
 
+@pytest.mark.parametrize("path", ["/voices", "/emotions/calm/voices"])
+def test_misspelt_field_of_a_form_is_named(client: httpx2.Client, path: str) -> None:
+    """It would be lost without a word otherwise."""
+    count = client.get("/voices").json()["total"]
+    refused = client.post(path, data={"name": "Misspelt", "alias": "m"}, files={"file": ("v.wav", VOICE)})
+    assert error_of(refused) == (422, "unknown_field", "alias")
+    assert client.get("/voices").json()["total"] == count
+
+
 def test_oversize_upload_is_refused_in_both_forms(client: httpx2.Client) -> None:
     """By its length, or while it streams in; nothing is kept."""
     large = VOICE + bytes(4_000_000)
@@ -201,6 +210,9 @@ def test_change_shows_a_new_version(client: httpx2.Client) -> None:
     )
     assert error_of(client.delete(path, headers={"if-match": tag}))[0] == 412
     assert error_of(client.patch(path, json={}, headers={"if-match": "nonsense"})) == (422, "invalid_value", "If-Match")
+    assert error_of(client.patch(path, json={}, headers={"if-match": '"something-else"'}))[0] == 412
+    refused = error_of(client.patch(path, json={"defaults": {"temperature": 99}}))
+    assert refused == (422, "invalid_value", "defaults.temperature")
     assert client.patch(path, json={"description": "d"}).json()["aliases"] == ["c"]
     assert error_of(client.patch(path, json={"nmae": "x"}))[1:] == ("unknown_field", "nmae")
     assert error_of(client.patch("/voices/nobody", json={}))[0] == 404

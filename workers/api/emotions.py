@@ -10,6 +10,7 @@ from fleet.contract import SynthesisRequest
 from fleet.library_contract import ID_PATTERN, Emotion, EmotionPage, EmotionProfile, EmotionTest, Voice, name_key
 from workers.api.audio import AudioResponse
 from workers.api.conditions import WantedVersion, entity_tag
+from workers.api.forms import STRICT_FORM
 from workers.api.pages import Cursor, Limit, Search, page_of
 from workers.api.speech import SOUND, resolved, speak
 from workers.api.state import WorkerState
@@ -76,7 +77,7 @@ async def delete_emotion(emotion_id: EmotionId, worker: WorkerState, version: Wa
     await worker.library.call(worker.library.store.delete_emotion, emotion_id, version=version)
 
 
-@router.post("/emotions/{emotion_id}/voices", status_code=201)
+@router.post("/emotions/{emotion_id}/voices", status_code=201, dependencies=[STRICT_FORM])
 async def add_voice_to_emotion(
     emotion_id: EmotionId,
     worker: WorkerState,

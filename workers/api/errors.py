@@ -63,7 +63,9 @@ def _is_json(content_type: str) -> bool:
 
 
 def _field(location: Sequence[Any]) -> str:
-    """`('body', 'voice', 'VoiceReference', 'id')` is the field `voice`."""
+    """`('body', 'voice', 'VoiceReference', 'id')` is the field `voice`; what a voice sets is named in full."""
+    if location[1:2] == ("defaults",) and len(location) > 2:
+        return f"defaults.{location[2]}"
     return str(location[1]) if len(location) > 1 else str(location[0])
 
 

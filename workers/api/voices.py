@@ -22,6 +22,7 @@ from fleet.library_contract import (
     name_key,
 )
 from workers.api.conditions import WantedVersion, entity_tag
+from workers.api.forms import STRICT_FORM
 from workers.api.pages import Cursor, Limit, Search, page_of
 from workers.api.state import Worker, WorkerState
 from workers.api.wire import voice_of
@@ -69,7 +70,7 @@ async def list_voices(
     )
 
 
-@router.post("/voices", status_code=201)
+@router.post("/voices", status_code=201, dependencies=[STRICT_FORM])
 async def create_voice(
     worker: WorkerState,
     response: Response,
