@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import BinaryIO, cast
 
 from starlette.types import Receive
 
 from fleet.asgi import ClientGone
 from fleet.errors import StorageFull
+from fleet.files import NO_ROOM
 
 _IN_MEMORY = 2**20
 _PIECE = 2**18
@@ -45,8 +45,8 @@ async def received(receive: Receive) -> AsyncIterator[Body]:
 
     Raises `ClientGone` when the caller leaves before its end, and `StorageFull` when there is no room for it.
     """
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spooled:
-        file, size = cast(BinaryIO, spooled), 0
+    file, size = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)), 0  # noqa: SIM115 - see `finally`
+    try:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -57,6 +57,9 @@ async def received(receive: Receive) -> AsyncIterator[Body]:
             if not message.get("more_body", False):
                 break
         yield Body(file, size)
+    finally:
+        with suppress(OSError):  # a full disk refuses once more what it refused before
+            file.close()
 
 
 async def _write(file: BinaryIO, piece: bytes, *, on_disk: bool) -> None:
@@ -66,6 +69,6 @@ async def _write(file: BinaryIO, piece: bytes, *, on_disk: bool) -> None:
         else:
             file.write(piece)
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if error.errno in NO_ROOM:
             raise StorageFull("there is no room for the upload") from error
         raise

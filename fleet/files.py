@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a write fails with where the disk, a quota or the largest size of a file is reached."""
 
 UNFINISHED = ".unfinished"
 """How the hidden name ends under which a file stands until it is whole; who dies in between leaves it behind."""

@@ -11,8 +11,8 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from fleet.contract import AudioFormat
 from fleet.errors import OutputNotFound
@@ -41,7 +41,7 @@ class Outputs:
         with disk_errors_told("the file of speech"):
             descriptor, name = tempfile.mkstemp(prefix=".", suffix=UNFINISHED, dir=self._directory)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
                 async with aclosing(pieces) as arriving:
                     async for piece in arriving:
                         await asyncio.to_thread(_write, file, piece)
@@ -87,10 +87,12 @@ class Outputs:
                     continue
 
 
-def _write(file: BinaryIO, piece: bytes) -> None:
+def _write(file: FileIO, piece: bytes) -> None:
+    """Without a buffer, whose rest would be tried again, and fail again, when the file is closed."""
     with disk_errors_told("the file of speech"):
-        file.write(piece)
-        file.flush()
+        left = memoryview(piece)
+        while left:
+            left = left[file.write(left) :]
 
 
 def _finish(unfinished: Path, path: Path) -> None:

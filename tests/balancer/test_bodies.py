@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import psutil
+import pytest
 
 from tests.balancer import faulty
-from tests.running import RunningBalancer, RunningFleet, wait_for
+from tests.running import RunningBalancer, RunningFleet, RunningWorker, free_port, wait_for
 
 LARGE = b"x" * 3 * 2**20
 
@@ -33,6 +37,39 @@ def test_disk_without_room_is_said_and_nothing_stays(fleet: RunningFleet) -> Non
         process.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert upload(balancer).status_code == 422, "the worker has seen it: it is not a recording"
         wait_for(lambda: process.num_fds() <= before + 4, 5)
+
+
+def form_in_pieces(size: int, piece: int) -> Iterator[bytes]:
+    """A form whose file is `size` bytes long and then twenty pieces more, slowly."""
+    yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="v.wav"\r\n\r\n'
+    yield b"x" * size
+    for _ in range(20):
+        time.sleep(0.005)
+        yield b"x" * piece
+    yield b"\r\n--x--\r\n"
+
+
+@pytest.mark.parametrize("server", ["balancer", "worker"])
+@pytest.mark.parametrize(("size", "piece"), [(2**21 - 3000, 700), (3 * 2**20, 70_000)])
+def test_disk_that_fills_piece_by_piece_is_said_too(
+    fleet: RunningFleet, tmp_path: Path, server: str, size: int, piece: int
+) -> None:
+    """507 from whoever holds the body; what a buffer still holds then is not tried again."""
+    with (
+        RunningWorker(free_port(0), data_dir=tmp_path)
+        if server == "worker"
+        else RunningBalancer(fleet.worker_urls()[0], probe_interval_s=0.1)
+    ) as running:
+        wait_for(lambda: httpx2.get(f"{running.url}/ready", trust_env=False).status_code == 200)
+        psutil.Process(running.process.pid).rlimit(resource.RLIMIT_FSIZE, (2**21, resource.RLIM_INFINITY))
+        refused = httpx2.post(
+            f"{running.url}/voices",
+            content=form_in_pieces(size, piece),
+            headers={"content-type": "multipart/form-data; boundary=x"},
+            trust_env=False,
+            timeout=20,
+        )
+        assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage_full")
 
 
 def test_large_upload_that_began_at_a_worker_is_not_sent_to_another(fleet: RunningFleet) -> None:

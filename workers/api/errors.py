@@ -17,9 +17,11 @@ from fleet.errors import (
     MethodNotAllowed,
     MissingField,
     RouteNotFound,
+    StorageFull,
     UnknownField,
     UnsupportedMediaType,
 )
+from fleet.files import NO_ROOM
 
 
 def from_validation(error: RequestValidationError, content_type: str) -> FleetError:
@@ -46,6 +48,8 @@ def from_http(error: HTTPException, method: str, path: str) -> FleetError:
     """What the framework refuses by itself, and what it wrapped while it read the body."""
     if isinstance(error.__cause__, FleetError):
         return error.__cause__
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM:
+        return StorageFull("there is no room for the upload")
     if error.status_code == 404:
         return RouteNotFound(f"there is nothing at {path}")
     if error.status_code == 405:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import sqlite3
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from fleet.errors import LibraryUnusable, StorageFull, StoreUnavailable
+from fleet.files import NO_ROOM
 from workers.voices.schema import library
 
 log = structlog.get_logger()
@@ -30,7 +30,6 @@ LONGEST_WAIT_S = 5.0
 _ADVISORY_LOCK = 0x63686174
 """PostgreSQL's number for "these migrations are being run"; any that nobody else uses."""
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SQLITE_NO_ROOM = {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}  # the second is how it tells EFBIG
 _POSTGRES_NO_ROOM = {"53100"}  # disk_full
 
@@ -203,7 +202,7 @@ def disk_errors_told(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise StorageFull(f"there is no room for {what}") from error
         log.warning("files_unavailable", what=what, reason=str(error))
         raise StoreUnavailable(f"{what} cannot be reached now", retry_after=1) from error
