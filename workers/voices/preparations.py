@@ -20,8 +20,8 @@ from workers.voices.writing import record
 LEASE_S = 10.0
 """A worker that dies holds up its voice for no longer; one that lives renews three times in it."""
 
-MOST_ATTEMPTS = 3
-"""Failures that may pass, such as a lost engine, before a voice counts as failed."""
+MOST_ATTEMPTS = 5
+"""Failures that may pass, such as a lost engine, and deaths of workers before a voice counts as failed."""
 
 
 class Preparations:
@@ -77,11 +77,12 @@ class Preparations:
         """Nothing can be made of the voice's recordings."""
         return self._settle(voice_id, status="failed", reason=reason, artifact=None, size=0)
 
-    def give_back(self, voice_id: str) -> None:
-        """Let another try, or this one later."""
+    def give_back(self, voice_id: str, *, counted: bool) -> None:
+        """Let another try, or this one later; whether what came of it counts as an attempt."""
+        attempts = preparations.c.attempts if counted else preparations.c.attempts - 1
         with self._database.writing() as connection:
             held = update(preparations).where(self._is(voice_id), preparations.c.owner == self._owner)
-            connection.execute(held.values(owner=None, lease_until=None))
+            connection.execute(held.values(owner=None, lease_until=None, attempts=attempts))
 
     def again(self, voice_id: str, artifact: str) -> None:
         """What was made of the voice is damaged or gone: it is to be prepared anew, unless somebody has seen to it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from fleet.errors import FleetError, InvalidValue
+from fleet.errors import FleetError, InvalidValue, Overloaded, StorageFull, StoreUnavailable
 from workers.engine.base import Engine
 from workers.voices.artifacts import ArtifactDamaged, Artifacts
 from workers.voices.preparations import LEASE_S, MOST_ATTEMPTS, Preparations
@@ -20,6 +20,7 @@ log = structlog.get_logger()
 _PAUSE_S = 1.0
 """Between two looks for work while there may be some: another worker may die and leave its own."""
 
+_DEADLY = "every worker that prepared it ended meanwhile"
 _DAMAGED = "its recording is damaged or gone: upload it again"
 
 
@@ -71,6 +72,7 @@ class Preparer:
     async def _next(self) -> bool:
         claim = await asyncio.to_thread(self._preparations.claim, tuple(self._urgent))
         if claim is None:
+            self._urgent.clear()  # others see to them, or they are gone
             return False
         self._urgent.pop(claim.voice, None)
         renewing = asyncio.create_task(self._renew(claim.voice))
@@ -78,7 +80,7 @@ class Preparer:
             await self._prepare(claim)
         except asyncio.CancelledError:
             with contextlib.suppress(FleetError):
-                await asyncio.to_thread(self._preparations.give_back, claim.voice)
+                await asyncio.to_thread(self._preparations.give_back, claim.voice, counted=False)
             raise
         finally:
             renewing.cancel()
@@ -86,11 +88,17 @@ class Preparer:
         return True
 
     async def _prepare(self, claim: Claim) -> None:
+        if claim.attempt > MOST_ATTEMPTS:
+            await self._refuse(claim, _DEADLY)
+            return
         try:
             artifact, size = await asyncio.to_thread(self._make, claim)
         except (InvalidValue, ArtifactDamaged) as error:
             reason = error.message if isinstance(error, InvalidValue) else _DAMAGED
             await self._refuse(claim, reason)
+        except (StorageFull, StoreUnavailable, Overloaded) as error:  # the voice has no part in it
+            log.warning("preparation_put_off", voice=claim.voice, reason=error.message)
+            await self._give_back(claim, counted=False)
         except FleetError as error:
             await self._come_back(claim, error.message)
         except Exception as error:  # Whatever it is, the voice must not stay pending for ever.
@@ -116,8 +124,11 @@ class Preparer:
             await self._refuse(claim, reason)
             return
         log.warning("preparation_failed", voice=claim.voice, attempt=claim.attempt, reason=reason)
+        await self._give_back(claim, counted=True)
+
+    async def _give_back(self, claim: Claim, *, counted: bool) -> None:
         await asyncio.sleep(_PAUSE_S)
-        await asyncio.to_thread(self._preparations.give_back, claim.voice)
+        await asyncio.to_thread(self._preparations.give_back, claim.voice, counted=counted)
 
     async def _renew(self, voice_id: str) -> None:
         """Hold the lease while the engine computes. One that is lost makes the result void, as `finish` finds out."""

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.workers.voices.making import draft, sample
+from fleet.errors import StorageFull
+from tests.workers.voices.making import draft, sample, speechlike
+from workers.engine.espeak import EspeakEngine
 from workers.voices import preparations as preparations_module
+from workers.voices import preparing
+from workers.voices.artifacts import Artifacts
 from workers.voices.database import Database
-from workers.voices.preparations import Preparations
+from workers.voices.examiner import write_copy
+from workers.voices.preparations import MOST_ATTEMPTS, Preparations
+from workers.voices.preparing import Preparer
 from workers.voices.store import VoiceStore
 
 KIND = "test-1"
@@ -81,8 +93,12 @@ def test_lease_that_is_renewed_is_kept(
     monkeypatch.setattr(preparations_module, "LEASE_S", 60)
     assert two[0].renew(claim.voice)
     assert two[1].claim() is None
-    two[0].give_back(claim.voice)
-    assert two[1].claim() is not None
+    two[0].give_back(claim.voice, counted=False)
+    again = two[1].claim()
+    assert again is not None
+    assert again.attempt == 1, "an orderly end is no attempt"
+    two[1].give_back(claim.voice, counted=True)
+    assert two[0].claim() == replace(again, attempt=2)
 
 
 def test_urgent_voice_goes_first(store: VoiceStore, two: tuple[Preparations, Preparations]) -> None:
@@ -132,3 +148,64 @@ def test_common_work_has_one_leader(store: VoiceStore, two: tuple[Preparations, 
     assert not two[1].lead("work", 60)
     assert two[0].lead("work", -1)
     assert two[1].lead("work", 60)
+
+
+@asynccontextmanager
+async def preparing_by(preparations: Preparations, artifacts: Artifacts) -> AsyncIterator[None]:
+    """A worker's preparer at work, with the real engine."""
+    engine = EspeakEngine()
+    task = asyncio.create_task(Preparer(engine, preparations, artifacts, lambda: True).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        engine.close()
+
+
+async def status_when(store: VoiceStore, true_of: Callable[[str], bool]) -> tuple[str, str | None]:
+    async with asyncio.timeout(20):
+        while True:
+            (voice,) = store.changes(KIND, None).voices
+            if true_of(voice.status):
+                return voice.status, voice.reason
+            await asyncio.sleep(0.05)  # the store is asked, as a worker asks it
+
+
+async def test_voice_that_ends_its_workers_is_given_up(
+    store: VoiceStore, two: tuple[Preparations, Preparations], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not go round for ever, killing one after the other."""
+    store.create_voice(draft("v"), [sample()], kind=KIND)
+    monkeypatch.setattr(preparations_module, "LEASE_S", -1)
+    for _ in range(MOST_ATTEMPTS):
+        assert two[0].claim() is not None, "and the worker dies"
+    monkeypatch.undo()
+    async with preparing_by(two[1], Artifacts(tmp_path)):
+        status, reason = await status_when(store, lambda status: status != "pending")
+    assert (status, reason) == ("failed", "every worker that prepared it ended meanwhile")
+
+
+async def test_full_disk_is_waited_for(
+    store: VoiceStore, two: tuple[Preparations, Preparations], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The voice stays pending for as long as it takes, and is prepared once there is room."""
+    artifacts, monkeypatching = Artifacts(tmp_path), pytest.MonkeyPatch()
+    write_copy(speechlike(), 24_000, str(tmp_path / "copy"))
+    copy = artifacts.put((tmp_path / "copy").read_bytes())
+    store.create_voice(draft("v"), [replace(sample(), copy_digest=copy)], kind=KIND)
+    monkeypatch.setattr(preparing, "_PAUSE_S", 0.01)
+    often = asyncio.Event()
+    refused = itertools.count(1)
+
+    def no_room(_: bytes) -> str:
+        if next(refused) > 2 * MOST_ATTEMPTS:
+            often.set()
+        raise StorageFull("there is no room")
+
+    monkeypatching.setattr(artifacts, "put", no_room)
+    async with preparing_by(two[0], artifacts):
+        await asyncio.wait_for(often.wait(), 20)
+        assert (await status_when(store, bool))[0] == "pending"
+        monkeypatching.undo()
+        assert (await status_when(store, lambda status: status != "pending"))[0] == "ready"
