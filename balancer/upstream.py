@@ -27,7 +27,7 @@ _REQUEST_ID = REQUEST_ID_HEADER.encode()
 _NOT_PASSED_ON = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-worker", _REQUEST_ID}
 _NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server", _REQUEST_ID}
 
-_SYNTHESIS = re.compile(r"/v1/audio/speech|/synthesize|/generate|/emotions/[^/]+/test")
+_SYNTHESIS = re.compile(r"/v1/audio/speech|/synthesize(/stream)?|/generate|/emotions/[^/]+/test")
 """What may be done twice: it leaves nothing behind but a file of speech, which goes by itself."""
 
 _WORTH_ANOTHER_WORKER = frozenset({429, 502, 503, 504})

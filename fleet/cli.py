@@ -21,9 +21,10 @@ from rich.text import Text
 
 from fleet import cli_voices
 from fleet.client import FleetClient
-from fleet.contract import SAMPLE_RATE, AudioFormat, FleetStats, SynthesisRequest, WorkerStats
+from fleet.contract import SAMPLE_RATE, AudioFormat, FleetStats, WorkerStats
 from fleet.errors import InvalidValue
 from fleet.files import whole_file
+from fleet.speech_contract import SynthesisRequest
 from fleet.telling import errors_told, tell
 from fleet.wav import complete_sizes
 

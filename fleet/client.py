@@ -11,8 +11,9 @@ from typing import Any, Self, TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from fleet.contract import FleetStats, SynthesisRequest
+from fleet.contract import FleetStats
 from fleet.errors import Unreachable, UpstreamFailed, from_response
+from fleet.speech_contract import SynthesisRequest
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -1,26 +1,16 @@
-"""The wire contract: what a request may say and what an answer holds, for both sides of every connection.
-
-Ranges follow OpenAI's speech API and, for sampling parameters, upstream Chatterbox's `generate`.
-"""
+"""The wire contract: formats, listings, health, figures and errors. Speech and the library have files of their own."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from fleet.fields import Frozen, Name, Number, Text, Unicode
+from pydantic import BaseModel, ConfigDict
 
 SAMPLE_RATE = 24_000
 """Hz of every audio answer; mono."""
 
-MOST_TOP_K = 100_000
-"""Far above any vocabulary of speech tokens, and within every integer type."""
-
 REQUEST_ID_HEADER = "x-request-id"
-
-Quality = Literal["draft", "standard", "high"]
 
 
 class AudioFormat(StrEnum):
@@ -46,72 +36,6 @@ _MEDIA_TYPES = {
     AudioFormat.wav: "audio/wav",
     AudioFormat.pcm: "audio/pcm",
 }
-
-
-class VoiceReference(Frozen):
-    """OpenAI's object form of a voice."""
-
-    id: Name
-
-
-class SpeakingParameters(Frozen):
-    """How speech sounds. Each is null where it leaves the value that ranks next."""
-
-    exaggeration: Annotated[Number, Field(ge=0, le=2)] | None = None
-    cfg_weight: Annotated[Number, Field(ge=0, le=1)] | None = None
-    temperature: Annotated[Number, Field(ge=0, le=5)] | None = None
-    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(strict=True, ge=0, le=MOST_TOP_K)] | None = None
-    repetition_penalty: Annotated[Number, Field(ge=1, le=10)] | None = None
-
-
-class SpeechParameters(SpeakingParameters):
-    """What both speech routes take beside the text. A parameter left out takes the emotion's or the server's value."""
-
-    model: Name | None = Field(None, description="A model's id, or one of OpenAI's model names.")
-    voice: Name | VoiceReference | None = Field(None, description="A voice's id, name or alias.")
-    emotion: Name | None = Field(None, description="An emotion profile's name.")
-    language: Name | None = Field(None, description="A language tag such as `de` or `en-us`.")
-    speed: Annotated[Number, Field(ge=0.25, le=4)] = 1.0
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
-    quality: Quality | None = Field(
-        None,
-        description="How many Euler steps the sound takes; words and voice of a seed stay the same. `draft` takes "
-        "fewer than `standard`: faster and less accurate; `high` takes more: slower and more accurate.",
-    )
-
-    @property
-    def voice_name(self) -> str | None:
-        return self.voice.id if isinstance(self.voice, VoiceReference) else self.voice
-
-
-class SpeechRequest(SpeechParameters):
-    """`POST /v1/audio/speech`: OpenAI's request with this project's extensions."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"model": "tts-1", "voice": "alloy", "input": "Hello from the fleet.", "response_format": "wav"}
-            ]
-        }
-    )
-
-    input: Text
-    response_format: AudioFormat = AudioFormat.mp3
-    stream_format: Literal["audio"] = "audio"
-    instructions: Unicode | None = Field(None, description="Accepted for OpenAI's clients; no engine honours it.")
-
-
-class SynthesisRequest(SpeechParameters):
-    """`POST /synthesize`: the native request."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"text": "Hello from the fleet.", "emotion": "expressive", "format": "wav"}]}
-    )
-
-    text: Text
-    format: AudioFormat = AudioFormat.wav
 
 
 class VoiceSummary(BaseModel):

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
-from fleet.contract import AudioFormat, SpeakingParameters
+from fleet.contract import AudioFormat
 from fleet.fields import Frozen, Text, Unicode
+from fleet.speech_contract import SpeakingParameters
 
 LONGEST_NAME = 128
 MOST_ALIASES, MOST_VOICES_OF_AN_EMOTION, MOST_RECORDINGS = 32, 256, 20

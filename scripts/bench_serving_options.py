@@ -13,7 +13,7 @@ import httpx2
 from bench_load import TEXTS
 
 from fleet.client import DEFAULT_URL
-from fleet.contract import Quality
+from fleet.speech_contract import Quality
 
 HERE = ("127.0.0.1", "localhost", "::1")
 

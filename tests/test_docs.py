@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from balancer.settings import BalancerSettings
-from fleet.contract import SpeechRequest, SynthesisRequest
 from fleet.errors import leaves
 from fleet.library_contract import EmotionProfile, EmotionTest, Generated, VoiceChanges
 from fleet.settings import ProcessSettings
+from fleet.speech_contract import SpeechRequest, SynthesisRequest
 from tests.running import ROOT
 from tests.workers.failing import FIGURES
 from workers.engine_metrics import DecodingCollector

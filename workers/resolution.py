@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, fields, replace
 
-from fleet.contract import AudioFormat, SpeechParameters, SpeechRequest, SynthesisRequest
+from fleet.contract import AudioFormat
 from fleet.errors import InvalidValue, ModelNotFound, TextTooLong
+from fleet.speech_contract import SpeechParameters, SpeechRequest, SynthesisRequest
 from workers.engine.base import Capabilities, SamplingParameters
 from workers.voices.records import EmotionRecord, VoiceRecord
 from workers.voices.snapshot import Snapshot

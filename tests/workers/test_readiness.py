@@ -16,8 +16,8 @@ import httpx2
 import psutil
 import pytest
 
-from fleet.contract import SpeechRequest
 from fleet.errors import EngineLost
+from fleet.speech_contract import SpeechRequest
 from tests.running import RunningBalancer, RunningFleet, RunningWorker, free_port, jobs, wait_for
 from workers.engine.base import Capabilities, EngineStatus, Job, Samples
 from workers.engine.espeak import EspeakEngine

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.contract import AudioFormat, Quality, SpeechRequest, SynthesisRequest
+from fleet.contract import AudioFormat
 from fleet.errors import EmotionNotFound, FleetError, InvalidValue, ModelNotFound, TextTooLong, VoiceNotFound
 from fleet.library_contract import SpeakingDefaults
+from fleet.speech_contract import Quality, SpeechRequest, SynthesisRequest
 from workers.engine import base
 from workers.engine.base import Capabilities, SamplingParameters
 from workers.engine.espeak.speakers import VOICES

@@ -8,7 +8,8 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleet.contract import AudioFormat, SpeechRequest, VoiceList, WorkerHealth
+from fleet.contract import AudioFormat, VoiceList, WorkerHealth
+from fleet.speech_contract import SpeechRequest
 from tests.running import RunningFleet, RunningWorker, free_port, wait_for
 from tests.sound import decode, loudness
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Form, Path, Request, Response
 
-from fleet.contract import SynthesisRequest
 from fleet.library_contract import ID_PATTERN, Emotion, EmotionPage, EmotionProfile, EmotionTest, Voice, name_key
+from fleet.speech_contract import SynthesisRequest
 from workers.api.audio import AudioResponse
 from workers.api.conditions import WantedVersion, entity_tag
 from workers.api.forms import STRICT_FORM

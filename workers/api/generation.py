@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import FileResponse
 
 from fleet.asgi import while_client_stays
-from fleet.contract import SAMPLE_RATE, AudioFormat, SynthesisRequest
+from fleet.contract import SAMPLE_RATE, AudioFormat
 from fleet.library_contract import Generated
+from fleet.speech_contract import SynthesisRequest
 from workers.api.speech import resolved
 from workers.api.state import Worker, WorkerState
 from workers.api.voices import ERRORS

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.responses import Response
 
-from fleet.contract import AudioFormat, ErrorBody, SpeechRequest, SynthesisRequest
+from fleet.contract import AudioFormat, ErrorBody
+from fleet.speech_contract import SpeechRequest, StreamFormat, StreamRequest, SynthesisRequest
 from workers.api.audio import AudioResponse
+from workers.api.speech_events import EVENT_STREAM, SpeechEventsResponse
 from workers.api.state import Worker, WorkerState
 from workers.resolution import Speech, resolve
+from workers.synthesis import Measured
 
 router = APIRouter(tags=["speech"])
 
@@ -22,17 +26,32 @@ SOUND: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorBody, "description": "The service is at fault."},
 }
 
+STREAM: dict[int | str, dict[str, Any]] = {
+    **SOUND,
+    200: {
+        "description": "The sound, as it is made: bare, or as the events `speech.audio.delta` (`audio`, in base64) and"
+        " `speech.audio.done` (`usage`); what fails after the first of them is an `error` event with an ErrorBody.",
+        "content": {**SOUND[200]["content"], EVENT_STREAM: {"schema": {"type": "string"}}},
+    },
+}
 
-@router.post("/v1/audio/speech", status_code=200, response_class=AudioResponse, responses=SOUND)
-async def create_speech(body: SpeechRequest, request: Request, worker: WorkerState) -> AudioResponse:
+
+@router.post("/v1/audio/speech", status_code=200, response_class=AudioResponse, responses=STREAM)
+async def create_speech(body: SpeechRequest, request: Request, worker: WorkerState) -> Response:
     """Speak a text, as OpenAI's speech API does."""
-    return speak(await resolved(body, request, worker), worker)
+    return _streamed(await resolved(body, request, worker), worker, body.stream_format)
 
 
 @router.post("/synthesize", status_code=200, response_class=AudioResponse, responses=SOUND)
 async def synthesize(body: SynthesisRequest, request: Request, worker: WorkerState) -> AudioResponse:
     """Speak a text."""
     return speak(await resolved(body, request, worker), worker)
+
+
+@router.post("/synthesize/stream", status_code=200, response_class=AudioResponse, responses=STREAM)
+async def synthesize_stream(body: StreamRequest, request: Request, worker: WorkerState) -> Response:
+    """Speak a text as server-sent events, or as bare sound."""
+    return _streamed(await resolved(body, request, worker), worker, body.stream_format)
 
 
 async def resolved(body: SpeechRequest | SynthesisRequest, request: Request, worker: Worker) -> Speech:
@@ -49,6 +68,19 @@ async def resolved(body: SpeechRequest | SynthesisRequest, request: Request, wor
 
 def speak(speech: Speech, worker: Worker) -> AudioResponse:
     """The sound, with what was used told beside it."""
+    headers = _told(speech, worker)
+    return AudioResponse(worker.synthesis.audio(speech), media_type=speech.audio_format.media_type, headers=headers)
+
+
+def _streamed(speech: Speech, worker: Worker, stream_format: StreamFormat) -> Response:
+    if stream_format == "audio":
+        return speak(speech, worker)
+    measured = Measured()
+    pieces = worker.synthesis.audio(speech, measured)
+    return SpeechEventsResponse(pieces, measured, chars=len(speech.text), headers=_told(speech, worker))
+
+
+def _told(speech: Speech, worker: Worker) -> dict[str, str]:
     headers = {"x-engine": worker.engine.capabilities.engine, "x-voice": speech.voice.id, "x-seed": str(speech.seed)}
     if speech.emotion is not None:
         headers["x-emotion"] = speech.emotion.id
@@ -56,4 +88,4 @@ def speak(speech: Speech, worker: Worker) -> AudioResponse:
         headers["x-language"] = speech.language
     if speech.ignored:
         headers["x-ignored-parameters"] = ",".join(speech.ignored)
-    return AudioResponse(worker.synthesis.audio(speech), media_type=speech.audio_format.media_type, headers=headers)
+    return headers

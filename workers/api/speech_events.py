@@ -1,0 +1,75 @@
+"""Sound as server-sent events, as OpenAI's speech API tells it: pieces in base64, then what was used."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from fleet.asgi import while_client_stays
+from fleet.errors import FleetError, InternalError
+from fleet.speech_contract import SpeechAudioDelta, SpeechAudioDone, SpeechUsage
+from workers.synthesis import Measured
+
+EVENT_STREAM = "text/event-stream"
+
+_TOKENS_PER_SECOND = 25
+"""Chatterbox's speech tokens."""
+
+
+class SpeechEventsResponse(Response):
+    """Waits for the first piece before it sends a header, so a synthesis that fails at once gets an honest status.
+
+    A later failure is an `error` event, and no `speech.audio.done` follows it. Whenever the caller leaves, `pieces` is
+    closed, which cancels the synthesis; `measured` must be filled in at their end.
+    """
+
+    def __init__(
+        self, pieces: AsyncGenerator[bytes, None], measured: Measured, *, chars: int, headers: Mapping[str, str]
+    ) -> None:
+        unbuffered = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(media_type=EVENT_STREAM, headers={**headers, **unbuffered})
+        del self.headers["content-length"]
+        self._pieces, self._measured, self._chars = pieces, measured, chars
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await while_client_stays(receive, self._stream(scope, send))
+
+    async def _stream(self, scope: Scope, send: Send) -> None:
+        async def tell(event: bytes) -> None:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+
+        async with aclosing(self._pieces) as pieces:
+            piece = await anext(pieces, b"")
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                while piece:
+                    delta = SpeechAudioDelta(audio=base64.b64encode(piece).decode())
+                    await tell(_event(delta.type, delta.model_dump_json()))
+                    piece = await anext(pieces, b"")
+                done = SpeechAudioDone(usage=self._usage())
+                await tell(_event(done.type, done.model_dump_json()))
+            except FleetError as error:
+                scope["state"]["outcome"] = error.code
+                await tell(_error(error, scope))
+            except Exception:
+                await tell(_error(InternalError("the server met an error of its own; its log says more"), scope))
+                raise
+            await send({"type": "http.response.body", "body": b""})
+
+    def _usage(self) -> SpeechUsage:
+        spoken = math.ceil(self._measured.audio_s * _TOKENS_PER_SECOND)
+        return SpeechUsage(input_tokens=self._chars, output_tokens=spoken, total_tokens=self._chars + spoken)
+
+
+def _error(error: FleetError, scope: Scope) -> bytes:
+    return _event("error", json.dumps({"type": "error", **error.body(scope["state"]["request_id"])}))
+
+
+def _event(kind: str, data: str) -> bytes:
+    return f"event: {kind}\ndata: {data}\n\n".encode()
