@@ -264,7 +264,7 @@ def test_head_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
         listener = bind("127.0.0.1", free_port(0))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         reader, writer = await asyncio.open_connection(*listener.getsockname())
-        answer = asyncio.create_task(reader.read())
+        answer = asyncio.create_task(reader.read(100))  # more could be lost to a byte that comes after the end
         for byte in b"GET / HTTP/1.1\r\nhost: x":
             if answer.done():
                 break
