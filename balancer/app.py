@@ -22,20 +22,24 @@ from balancer.policy import POLICIES
 from balancer.pool import WorkerPool
 from balancer.proxy import Proxy
 from balancer.settings import BalancerSettings
+from balancer.sockets import SocketProxy
 from balancer.stats import fleet_stats
+from fleet.access import Access, Guard
 from fleet.asgi import BodyLimits, Edge
 from fleet.contract import BalancerHealth, Readiness
 from fleet.errors import MethodNotAllowed, NotReady
+from fleet.sockets import SocketEdge
 
 Endpoint = Callable[[], Awaitable[Response]]
 
 
-def make_app(settings: BalancerSettings, stopping: asyncio.Event) -> ASGIApp:
+def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event) -> ASGIApp:
     """The application over the workers that the settings name; streams without an end go on until `stopping`."""
     pool = WorkerPool(settings.worker_urls, POLICIES[settings.policy](), rise=settings.rise, fall=settings.fall)
     monitor = HealthMonitor(pool, interval_s=settings.probe_interval_s, timeout_s=settings.probe_timeout_s)
     metrics = BalancerMetrics(pool)
     proxy = Proxy(pool, metrics, settings, stopping)
+    sockets = SocketProxy(pool, metrics, settings)
     own = OwnRoutes(pool, metrics)
 
     @asynccontextmanager
@@ -47,8 +51,10 @@ def make_app(settings: BalancerSettings, stopping: asyncio.Event) -> ASGIApp:
     lifespan_app = Starlette(lifespan=lifespan)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await lifespan_app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await sockets(scope, receive, send)
         elif (endpoint := own.table.get(scope["path"])) is None:
             await proxy(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
@@ -57,11 +63,12 @@ def make_app(settings: BalancerSettings, stopping: asyncio.Event) -> ASGIApp:
             response = await endpoint()
             await response(scope, receive, send)
 
-    return Edge(
-        dispatch,
+    edge = Edge(
+        Guard(dispatch, access),
         bodies=BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
         uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
     )
+    return access.origins.answering(SocketEdge(edge))
 
 
 class OwnRoutes:

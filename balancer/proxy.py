@@ -48,7 +48,7 @@ class Proxy:
         await self._client.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        passage = _Passage()
+        passage = Passage()
         try:
             async with received(receive) as body:
                 await while_client_stays(receive, self._relay(Call.of(scope, body), passage, send))
@@ -65,7 +65,7 @@ class Proxy:
             self._metrics.ended(passage.worker_name, passage.outcome, passage.age_s)
             scope["state"]["log"] = {"worker": passage.worker_name, "attempts": len(passage.tried)}
 
-    async def _relay(self, call: Call, passage: _Passage, send: Send) -> None:
+    async def _relay(self, call: Call, passage: Passage, send: Send) -> None:
         async with AsyncExitStack() as stack:
             reply = await self._first_reply(call, passage, stack)
             passage.answered(reply.status)
@@ -84,7 +84,7 @@ class Proxy:
                 raise CutShort(f"{reply.worker.name}: {describe(error)}") from error
             await send({"type": "http.response.body", "body": b""})
 
-    async def _first_reply(self, call: Call, passage: _Passage, stack: AsyncExitStack) -> Reply:
+    async def _first_reply(self, call: Call, passage: Passage, stack: AsyncExitStack) -> Reply:
         """A reply whose first chunk is here, from the first worker that gives one; `stack` holds it open.
 
         Raises `NotReady` when no worker is left to try, or the last worker's failure after `max_attempts` of them.
@@ -126,7 +126,7 @@ async def _until(stopping: asyncio.Event, pieces: AsyncIterator[bytes]) -> Async
         told.cancel()
 
 
-class _Passage:
+class Passage:
     """One request on its way through: for the figures and the log."""
 
     def __init__(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter
+from pydantic import AfterValidator, AliasChoices, Field, HttpUrl, TypeAdapter
 from pydantic_settings import SettingsConfigDict
 
-from fleet.settings import LogLevel, Port, ProcessSettings
+from fleet.settings import LogLevel, Port, ServingSettings
 
 
 def _worker_urls(value: str) -> str:
@@ -21,13 +22,18 @@ def _worker_urls(value: str) -> str:
     return value
 
 
-class BalancerSettings(ProcessSettings):
-    """`BALANCER_*`."""
+class BalancerSettings(ServingSettings):
+    """`BALANCER_*`; `API_KEYS` is accepted too."""
 
     model_config = SettingsConfigDict(env_prefix="BALANCER_")
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(6095, description="Port to listen on.")
+    api_keys: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("BALANCER_API_KEYS", "API_KEYS"),
+        description="File of the keys that callers need, one a line; none lets everybody in.",
+    )
     workers: Annotated[str, AfterValidator(_worker_urls)] = Field(
         "http://127.0.0.1:6100", description="The workers' addresses, separated by commas."
     )

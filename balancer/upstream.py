@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from balancer.bodies import Body
 from balancer.pool import Worker
 from fleet.contract import REQUEST_ID_HEADER
 from fleet.errors import FleetError, RouteNotFound, UpstreamFailed, UpstreamTimeout
+from fleet.routes import is_speech
 
 log = structlog.get_logger()
 
@@ -24,11 +24,8 @@ _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
 )
 _REQUEST_ID = REQUEST_ID_HEADER.encode()
-_NOT_PASSED_ON = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-worker", _REQUEST_ID}
+_NOT_PASSED_ON = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"origin", b"x-worker", _REQUEST_ID}
 _NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server", _REQUEST_ID}
-
-_SYNTHESIS = re.compile(r"/v1/audio/speech|/synthesize(/stream)?|/generate|/emotions/[^/]+/test")
-"""What may be done twice: it leaves nothing behind but a file of speech, which goes by itself."""
 
 _WORTH_ANOTHER_WORKER = frozenset({429, 502, 503, 504})
 
@@ -59,7 +56,7 @@ class Call:
         headers.append((_REQUEST_ID, scope["state"]["request_id"].encode()))
         if body.size:
             headers.append((b"content-length", str(body.size).encode()))
-        replayable = scope["method"] in ("GET", "HEAD") or _SYNTHESIS.fullmatch(scope["path"]) is not None
+        replayable = scope["method"] in ("GET", "HEAD") or is_speech(scope)
         return Call(scope["method"], target, headers, body, replayable)
 
 
@@ -133,4 +130,7 @@ def _lost(worker: Worker, call: Call, error: httpx2.HTTPError) -> Exception:
 
 def _headers_back(response: httpx2.Response, worker: Worker) -> Headers:
     headers = [(name.lower(), value) for name, value in response.headers.raw]
-    return [pair for pair in headers if pair[0] not in _NOT_PASSED_BACK] + [(b"x-worker", worker.name.encode())]
+    passed = [
+        pair for pair in headers if pair[0] not in _NOT_PASSED_BACK and not pair[0].startswith(b"access-control-")
+    ]
+    return [*passed, (b"x-worker", worker.name.encode())]

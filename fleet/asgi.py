@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.contract import REQUEST_ID_HEADER
 from fleet.errors import BadRequest, BodyTooLarge, FleetError, InternalError, RequestTimeout
+from fleet.routes import is_upload
 
 log = structlog.get_logger()
 
@@ -39,15 +40,9 @@ class CutShort(Exception):
 
 def error_response(error: FleetError, request_id: str | None) -> JSONResponse:
     headers = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     return JSONResponse(error.body(request_id), status_code=error.status, headers=headers)
-
-
-_UPLOAD = re.compile(r"/voices|/emotions/[^/]+/voices")
-
-
-def is_upload(scope: Scope) -> bool:
-    """Whether a request carries recordings: what may be larger, and take longer to arrive, than any other."""
-    return scope["method"] == "POST" and _UPLOAD.fullmatch(scope["path"]) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +51,14 @@ class BodyLimits:
 
     max_bytes: int
     timeout_s: float
+
+
+def identify(scope: Scope) -> str:
+    """The request's id, set in its state: the caller's `X-Request-ID` when that is well formed, else a new one."""
+    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    scope.setdefault("state", {})["request_id"] = request_id
+    return request_id
 
 
 class Edge:
@@ -113,9 +116,7 @@ class _Exchange:
         self._bytes_sent = 0
         self.status: int | None = None
         self.outcome = "ok"
-        given = self._headers.get(REQUEST_ID_HEADER, "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = self.request_id
+        self.request_id = identify(scope)
 
     def refuse_declared_oversize(self) -> None:
         declared = self._headers.get("content-length")
@@ -193,8 +194,14 @@ class _Exchange:
             outcome=self.outcome if self.outcome != "ok" else self._scope["state"].get("outcome", "ok"),
             ms=round((time.monotonic() - self._started_at) * 1000, 1),
             bytes_sent=self._bytes_sent,
+            **callers_key(self._scope),
             **self._scope["state"].get("log", {}),
         )
+
+
+def callers_key(scope: Scope) -> dict[str, str]:
+    """The name of the caller's key, for the log; nothing where none was needed."""
+    return {"key": scope["state"]["key"]} if "key" in scope["state"] else {}
 
 
 _UNLOGGED = {"/health", "/ready", "/metrics", "/stats"}

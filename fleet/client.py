@@ -12,7 +12,8 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from fleet.contract import FleetStats
-from fleet.errors import Unreachable, UpstreamFailed, from_response
+from fleet.error_answers import from_response
+from fleet.errors import Unreachable, UpstreamFailed
 from fleet.speech_contract import SynthesisRequest
 
 M = TypeVar("M", bound=BaseModel)

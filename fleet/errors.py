@@ -5,6 +5,8 @@ FleetError
 │   ├── InvalidJson              400 invalid_json
 │   ├── InvalidEncoding          400 invalid_encoding
 │   ├── BadRequest               400 bad_request
+│   ├── Unauthorized             401 invalid_api_key
+│   ├── OriginNotAllowed         403 origin_not_allowed
 │   ├── RouteNotFound            404 route_not_found
 │   ├── VoiceNotFound            404 voice_not_found
 │   ├── EmotionNotFound          404 emotion_not_found
@@ -25,6 +27,7 @@ FleetError
 │   ├── TextTooLong              422 text_too_long
 │   ├── NothingToSpeak           422 nothing_to_speak
 │   ├── RecordingUnfit           422 recording_unfit
+│   ├── RateLimited              429 rate_limit_exceeded
 │   └── HeadersTooLarge          431 headers_too_large
 ├── ServiceError             the service cannot answer now
 │   ├── Overloaded               429 overloaded
@@ -50,7 +53,7 @@ FleetError
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import ClassVar
 
 _LONGEST_MESSAGE = 2_000
@@ -104,6 +107,14 @@ class InvalidEncoding(RequestError, code="invalid_encoding"):
 
 class BadRequest(RequestError):
     """The HTTP framing itself is wrong, so no field can be named."""
+
+
+class Unauthorized(RequestError, code="invalid_api_key", status=401):
+    pass
+
+
+class OriginNotAllowed(RequestError, code="origin_not_allowed", status=403):
+    """A page in somebody's browser asked, and its origin is not among those allowed."""
 
 
 class RouteNotFound(RequestError, code="route_not_found", status=404):
@@ -184,6 +195,10 @@ class NothingToSpeak(RequestError, code="nothing_to_speak", status=422):
 
 class RecordingUnfit(RequestError, code="recording_unfit", status=422):
     """No voice can be made of it: it is too short, too long, silent, damaged, or no sound at all."""
+
+
+class RateLimited(RequestError, code="rate_limit_exceeded", status=429):
+    """The caller's key has spent what it may; `Overloaded` is the service's own limit."""
 
 
 class HeadersTooLarge(RequestError, code="headers_too_large", status=431):
@@ -277,18 +292,3 @@ def leaves(root: type[FleetError] = FleetError) -> Iterator[type[FleetError]]:
         yield root
     for child in children:
         yield from leaves(child)
-
-
-def from_response(status: int, body: object) -> FleetError:
-    """The error a response stands for, typed again on the client's side.
-
-    Falls back to `UpstreamFailed` when the body is not ours (a proxy's own error page, for one).
-    """
-    error = body.get("error") if isinstance(body, Mapping) else None
-    if not isinstance(error, Mapping):
-        return UpstreamFailed(f"the server answered {status} without saying why")
-    message, param = str(error.get("message", "")), error.get("param")
-    for kind in leaves():
-        if kind.code == error.get("code") and kind.status == status:
-            return kind(message, param=param if isinstance(param, str) else None)
-    return UpstreamFailed(f"the server answered {status}: {message}")

@@ -24,6 +24,12 @@ log = structlog.get_logger()
 KEEP_ALIVE_S = 75
 """Longer than any client's idle expiry in front of us, so that we never close a connection it is about to use."""
 
+MESSAGE_LIMIT = 256 * 1024
+"""Bytes of one WebSocket message."""
+
+_PING_EVERY_S = 20
+"""Below the shortest idle limit of common proxies."""
+
 LIFELINE_VARIABLE = "FLEET_LIFELINE_FD"
 """Names the file descriptor whose end of file tells a child that its supervisor has died."""
 
@@ -58,7 +64,11 @@ def serve(make_app: Callable[[asyncio.Event], ASGIApp], *, host: str, port: int,
     config = uvicorn.Config(
         make_app(stopping),
         http=BoundedHttpProtocol,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MESSAGE_LIMIT,
+        ws_per_message_deflate=False,  # sound hardly shrinks
+        ws_ping_interval=_PING_EVERY_S,
+        ws_ping_timeout=None,  # a listener that lets sound wait is slow to answer, and not gone
         log_config=None,
         access_log=False,
         server_header=False,

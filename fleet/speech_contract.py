@@ -5,6 +5,7 @@ Ranges follow OpenAI's speech API and, for sampling parameters, upstream Chatter
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,9 @@ from fleet.fields import Frozen, Name, Number, Text, Unicode
 
 MOST_TOP_K = 100_000
 """Far above any vocabulary of speech tokens, and within every integer type."""
+
+_TOKENS_PER_SECOND = 25
+"""Chatterbox's speech tokens."""
 
 Quality = Literal["draft", "standard", "high"]
 
@@ -105,6 +109,11 @@ class SpeechUsage(BaseModel):
     input_tokens: int
     output_tokens: int
     total_tokens: int
+
+
+def usage_of(chars: int, audio_s: float) -> SpeechUsage:
+    spoken = math.ceil(audio_s * _TOKENS_PER_SECOND)
+    return SpeechUsage(input_tokens=chars, output_tokens=spoken, total_tokens=chars + spoken)
 
 
 class SpeechAudioDone(BaseModel):

@@ -15,7 +15,7 @@ import httpx2
 import numpy as np
 
 from fleet.contract import SAMPLE_RATE
-from fleet.errors import from_response
+from fleet.error_answers import from_response
 
 BYTES_PER_S = 2 * SAMPLE_RATE
 OK = "ok"

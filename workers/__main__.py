@@ -7,6 +7,7 @@ import asyncio
 import structlog
 from starlette.types import ASGIApp
 
+from fleet.access import Access
 from fleet.errors import InvalidSettings, StartupError
 from fleet.logs import configure_logging
 from fleet.server import exit_with, serve
@@ -22,8 +23,9 @@ def main() -> None:
     try:
         settings = WorkerSettings.from_environment()
         configure_logging(settings.log_level, process=settings.name)
+        access = Access.of(settings)
         serve(
-            lambda stopping: _application(settings, stopping),
+            lambda stopping: _application(settings, access, stopping),
             host=settings.host,
             port=settings.port,
             shutdown_timeout_s=settings.shutdown_timeout_s,
@@ -32,7 +34,7 @@ def main() -> None:
         exit_with(error)
 
 
-def _application(settings: WorkerSettings, stopping: asyncio.Event) -> ASGIApp:
+def _application(settings: WorkerSettings, access: Access, stopping: asyncio.Event) -> ASGIApp:
     try:
         engine = open_engine(
             settings.engine,
@@ -56,7 +58,7 @@ def _application(settings: WorkerSettings, stopping: asyncio.Event) -> ASGIApp:
         cache_bytes=settings.voice_cache_size,
         closing=stopping,
     )
-    return make_app(settings, engine, library, data, close)
+    return make_app(settings, access=access, engine=engine, library=library, data=data, close_library=close)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,20 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Security, WebSocket
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Lifespan
 
 import fleet
+from fleet.access import Access, Guard
 from fleet.asgi import BodyLimits, Edge, error_response
 from fleet.errors import FleetError, InternalError
-from workers.api import emotions, events, generation, listings, speech, system, voices
+from fleet.sockets import SocketEdge
+from workers.api import emotions, events, generation, listings, speech, stream, system, voices
 from workers.api.errors import from_http, from_validation
 from workers.api.state import Worker
 from workers.engine.base import Engine
@@ -34,7 +37,13 @@ from workers.voices.opening import DataDirectory
 
 
 def make_app(
-    settings: WorkerSettings, engine: Engine, library: Library, data: DataDirectory, close_library: Callable[[], None]
+    settings: WorkerSettings,
+    *,
+    access: Access,
+    engine: Engine,
+    library: Library,
+    data: DataDirectory,
+    close_library: Callable[[], None],
 ) -> ASGIApp:
     """The application; it watches over the engine while it serves, and closes all it was given when it shuts down."""
 
@@ -53,7 +62,7 @@ def make_app(
         interval_s, grace_s = settings.housekeeping_interval_s, settings.artifact_grace_s
         await keep_house(library, outputs, interval_s=interval_s, grace_s=grace_s)
 
-    api = _empty_api(lifespan, with_docs=settings.enable_docs)
+    api = _empty_api(lifespan, with_docs=settings.enable_docs, with_keys=access.keys is not None)
     metrics, readiness, guard = WorkerMetrics(engine), ReadinessCheck(engine), EngineGuard(engine)
     metrics.watch(library)
     outputs = Outputs(data.path / "outputs", max_age_s=settings.max_output_age_s, max_bytes=settings.max_output_size)
@@ -68,16 +77,17 @@ def make_app(
         readiness=readiness,
     )
     # The stream of events before the voices, one of whose routes would take "events" for an id.
-    for module in (speech, generation, events, voices, emotions, listings, system):
+    for module in (speech, stream, generation, events, voices, emotions, listings, system):
         router = module.router
         api.include_router(router)
     for kind in (FleetError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
-    return Edge(
-        api,
+    edge = Edge(
+        Guard(api, access),
         bodies=BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
         uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
     )
+    return access.origins.answering(SocketEdge(edge))
 
 
 @asynccontextmanager
@@ -90,7 +100,7 @@ async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
         await asyncio.wait({task})
 
 
-def _empty_api(lifespan: Lifespan[FastAPI], *, with_docs: bool) -> FastAPI:
+def _empty_api(lifespan: Lifespan[FastAPI], *, with_docs: bool, with_keys: bool) -> FastAPI:
     common: dict[str, Any] = {
         "title": "Chatterbox Fleet",
         "version": fleet.__version__,
@@ -99,13 +109,17 @@ def _empty_api(lifespan: Lifespan[FastAPI], *, with_docs: bool) -> FastAPI:
         "redoc_url": None,
         "redirect_slashes": False,  # a redirect would name the worker's own address to a caller of the balancer
     }
+    if with_keys:  # the guard has checked the key; this makes the documentation ask for it
+        common["dependencies"] = [Security(HTTPBearer(auto_error=False))]
     if with_docs:
         return FastAPIOffline(**common)  # its page loads nothing from elsewhere
     return FastAPI(docs_url=None, openapi_url=None, **common)
 
 
-async def _answer(request: Request, error: Exception) -> Response:
+async def _answer(request: Request | WebSocket, error: Exception) -> Response:
     """Every failure in the one shape; an unexpected one is logged by the edge, which sees it too."""
+    if isinstance(request, WebSocket):  # the edge of WebSockets answers in messages
+        raise error
     match error:
         case FleetError():
             said = error

@@ -47,6 +47,7 @@ class WorkerMetrics:
             registry=self._registry,
         )
         self.in_flight = Gauge("chatterbox_syntheses_in_flight", "Syntheses not yet ended.", registry=self._registry)
+        self.streams = Gauge("chatterbox_streams", "Connections that text is written to.", registry=self._registry)
         self._gauge("chatterbox_running_jobs", "Jobs the engine is working on.", lambda: engine.status().running_jobs)
         self._gauge("chatterbox_queued_jobs", "Jobs waiting for the engine.", lambda: engine.status().queued_jobs)
         self._gauge("chatterbox_memory_bytes", "Resident memory of this worker and its children.", self.memory_bytes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from fleet.contract import AudioFormat
 from fleet.errors import InvalidValue, ModelNotFound, TextTooLong
 from fleet.speech_contract import SpeechParameters, SpeechRequest, SynthesisRequest
+from fleet.stream_contract import Start
 from workers.engine.base import Capabilities, SamplingParameters
 from workers.voices.records import EmotionRecord, VoiceRecord
 from workers.voices.snapshot import Snapshot
@@ -41,7 +42,7 @@ class Speech:
 
 
 def resolve(
-    request: SpeechRequest | SynthesisRequest,
+    request: SpeechRequest | SynthesisRequest | Start,
     *,
     capabilities: Capabilities,
     library: Snapshot,
@@ -56,8 +57,10 @@ def resolve(
     """
     if isinstance(request, SpeechRequest):
         text, text_field, audio_format = request.input, "input", request.response_format
-    else:
+    elif isinstance(request, SynthesisRequest):
         text, text_field, audio_format = request.text, "text", request.format
+    else:
+        text, text_field, audio_format = "", "text", request.format  # the text is yet to be written
     if len(text) > max_text_chars:
         message = f"the text holds {len(text)} characters; at most {max_text_chars} are spoken at once"
         raise TextTooLong(message, param=text_field)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field
 from pydantic_settings import SettingsConfigDict
 
-from fleet.settings import LogLevel, Port, ProcessSettings
+from fleet.settings import LogLevel, Port, ServingSettings
 from workers.engine.choice import Device, EngineName
 
 
-class WorkerSettings(ProcessSettings):
-    """`CHATTERBOX_*`; `API_PORT` and `LOG_LEVEL` are accepted too."""
+class WorkerSettings(ServingSettings):
+    """`CHATTERBOX_*`; `API_KEYS`, `API_PORT` and `LOG_LEVEL` are accepted too."""
 
     model_config = SettingsConfigDict(env_prefix="CHATTERBOX_")
 
@@ -21,6 +21,11 @@ class WorkerSettings(ProcessSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(
         6100, validation_alias=AliasChoices("CHATTERBOX_PORT", "API_PORT"), description="Port to listen on."
+    )
+    api_keys: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("CHATTERBOX_API_KEYS", "API_KEYS"),
+        description="File of the keys that callers need, one a line; none lets everybody in.",
     )
     engine: EngineName = Field("auto", description="`espeak`, `chatterbox`, or `auto`: what the machine allows.")
     device: Device = Field("auto", description="`cpu`, `cuda`, or `auto`.")
@@ -60,6 +65,10 @@ class WorkerSettings(ProcessSettings):
     vocoder_rows: int = Field(0, ge=0, le=256, description="Streams that share an Euler step; 0 suits the device.")
     max_text_chars: int = Field(10_000, ge=1, le=1_000_000, description="Longest text of one request.")
     max_jobs: int = Field(256, ge=1, le=10_000, description="Requests spoken at once; one more is answered 429.")
+    stream_idle_s: float = Field(
+        60, gt=0, description="Seconds `/v1/audio/stream` waits for text, or for a listener that takes no sound."
+    )
+    stream_limit_s: float = Field(3600, gt=0, description="Seconds such a connection may last.")
     body_timeout_s: float = Field(30, gt=0, description="Seconds a request's body may take to arrive.")
     shutdown_timeout_s: int = Field(10, ge=0, description="Seconds requests in flight get to finish at the end.")
     enable_docs: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")

@@ -11,18 +11,17 @@ from dataclasses import dataclass
 
 from fleet.contract import SAMPLE_RATE
 from fleet.errors import EngineLost, FleetError, InternalError, NothingToSpeak
-from workers.encoders import Encoder, encoder_for
 from workers.engine.base import Engine, Job, Samples
 from workers.metrics import WorkerMetrics
 from workers.readiness import ReadinessCheck
 from workers.resolution import Speech
-from workers.tempo import Tempo
+from workers.track import Track
 from workers.voices.library import Library
 
 
 @dataclass(slots=True)
 class Measured:
-    """Seconds: of sound before its tempo was changed, and of the time it took without that a slow reader took."""
+    """Seconds: of sound before its tempo was changed, and of the time it took without what a slow reader took."""
 
     audio_s: float = 0.0
     busy_s: float = 0.0
@@ -41,12 +40,33 @@ class Synthesis:
         """The encoded sound as it is made; closing the generator cancels the job. `measured` is filled in at its end.
 
         Yields nothing before the first sound exists, so an error raised until then can still be answered properly.
+        Raises what `sound` raises.
+        """
+        measured = measured or Measured()
+        track: Track | None = None
+        async with aclosing(self.sound(speech, measured)) as sound:
+            async for samples in sound:
+                track = track or Track(speech)
+                # Encoders hold the CPU for milliseconds: not on the event loop.
+                began_at = time.monotonic()
+                piece = await asyncio.to_thread(track.add, samples)
+                measured.busy_s += time.monotonic() - began_at
+                if piece:
+                    yield piece
+        if track is not None:
+            if piece := await asyncio.to_thread(track.finish):
+                yield piece
+            measured.audio_s = track.audio_s
+
+    async def sound(self, speech: Speech, measured: Measured) -> AsyncGenerator[Samples, None]:
+        """The engine's sound as it is made, counted; closing the generator cancels the job.
+
         Raises what the engine raises, with the request's own field named.
         """
         outcome = "cancelled"
         self._metrics.in_flight.inc()
         try:
-            async with aclosing(self._encoded(speech, measured or Measured())) as pieces:
+            async with aclosing(self._spoken(speech, measured)) as pieces:
                 async for piece in pieces:
                     yield piece
             outcome = "ok"
@@ -65,8 +85,8 @@ class Synthesis:
             self._metrics.in_flight.dec()
             self._metrics.syntheses.labels(outcome).inc()
 
-    async def _encoded(self, speech: Speech, measured: Measured) -> AsyncGenerator[bytes, None]:
-        started_at = time.monotonic()
+    async def _spoken(self, speech: Speech, measured: Measured) -> AsyncGenerator[Samples, None]:
+        since = started_at = time.monotonic()
         conditionals = await self._library.conditionals(speech.voice)
         job = Job(
             id=uuid.uuid4().hex,
@@ -76,42 +96,13 @@ class Synthesis:
             conditionals=conditionals,
             parameters=speech.parameters,
         )
-        track: _Track | None = None
-        heard = 0
-        busy_s, since = 0.0, started_at  # Without the time a slow reader keeps us waiting.
         async with aclosing(self._engine.submit(job)) as sound:
             async for samples in sound:
-                if track is None:
-                    track = _Track(encoder_for(speech.audio_format), speech.speed)
+                if not measured.audio_s:
                     self._metrics.heard_first_sound(time.monotonic() - started_at)
                     self._readiness.proved()
-                heard += len(samples)
-                # Encoders hold the CPU for milliseconds: not on the event loop.
-                piece = await asyncio.to_thread(track.add, samples)
-                busy_s += time.monotonic() - since
-                if piece:
-                    yield piece
+                measured.audio_s += len(samples) / SAMPLE_RATE
+                measured.busy_s += time.monotonic() - since  # without the time a slow reader keeps us waiting
+                yield samples
                 since = time.monotonic()
-        if track is not None and (piece := await asyncio.to_thread(track.finish)):
-            yield piece
-        measured.audio_s, measured.busy_s = heard / SAMPLE_RATE, busy_s
-        self._metrics.finished(busy_s, heard / SAMPLE_RATE)
-
-
-class _Track:
-    """An encoder with a tempo in front of it where one is asked for."""
-
-    def __init__(self, encoder: Encoder, speed: float) -> None:
-        self._encoder = encoder
-        self._tempo = None if speed == 1 else Tempo(speed)
-
-    def add(self, samples: Samples) -> bytes:
-        if self._tempo is not None:
-            samples = self._tempo.push(samples)
-        return self._encoder.encode(samples) if len(samples) else b""
-
-    def finish(self) -> bytes:
-        if self._tempo is None:
-            return self._encoder.finish()
-        rest = self._tempo.finish()
-        return (self._encoder.encode(rest) if len(rest) else b"") + self._encoder.finish()
+        self._metrics.finished(measured.busy_s, measured.audio_s)

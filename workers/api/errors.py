@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from fleet.errors import (
@@ -26,10 +27,23 @@ from fleet.files import NO_ROOM
 
 def from_validation(error: RequestValidationError, content_type: str) -> FleetError:
     """The first thing wrong with a request, naming its field."""
+    return _told(error.errors()[0], content_type)
+
+
+def from_pydantic(error: ValidationError) -> FleetError:
+    """The first thing wrong with a message."""
     first = error.errors()[0]
+    if not first["loc"] and first["type"] not in ("json_invalid", "union_tag_not_found", "union_tag_invalid"):
+        return InvalidValue("a message must be a JSON object")
+    if str(first["type"]).startswith("union_tag"):
+        return InvalidValue("type must be start, text, flush, cancel or end", param="type")
+    return _told({**first, "loc": ("message", *first["loc"][1:])}, "application/json")
+
+
+def _told(first: Mapping[str, Any], content_type: str) -> FleetError:
     kind, location = str(first["type"]), first["loc"]
     if kind == "json_invalid":
-        return InvalidJson(f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}")
+        return InvalidJson(f"this is not JSON: {first.get('ctx', {}).get('error', first['msg'])}")
     if tuple(location) == ("body",):
         if kind == "missing":
             return InvalidJson("the body is empty; it must be a JSON object")

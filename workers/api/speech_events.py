@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
@@ -13,13 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from fleet.asgi import while_client_stays
 from fleet.errors import FleetError, InternalError
-from fleet.speech_contract import SpeechAudioDelta, SpeechAudioDone, SpeechUsage
+from fleet.speech_contract import SpeechAudioDelta, SpeechAudioDone, usage_of
 from workers.synthesis import Measured
 
 EVENT_STREAM = "text/event-stream"
-
-_TOKENS_PER_SECOND = 25
-"""Chatterbox's speech tokens."""
 
 
 class SpeechEventsResponse(Response):
@@ -52,7 +48,7 @@ class SpeechEventsResponse(Response):
                     delta = SpeechAudioDelta(audio=base64.b64encode(piece).decode())
                     await tell(_event(delta.type, delta.model_dump_json()))
                     piece = await anext(pieces, b"")
-                done = SpeechAudioDone(usage=self._usage())
+                done = SpeechAudioDone(usage=usage_of(self._chars, self._measured.audio_s))
                 await tell(_event(done.type, done.model_dump_json()))
             except FleetError as error:
                 scope["state"]["outcome"] = error.code
@@ -61,10 +57,6 @@ class SpeechEventsResponse(Response):
                 await tell(_error(InternalError("the server met an error of its own; its log says more"), scope))
                 raise
             await send({"type": "http.response.body", "body": b""})
-
-    def _usage(self) -> SpeechUsage:
-        spoken = math.ceil(self._measured.audio_s * _TOKENS_PER_SECOND)
-        return SpeechUsage(input_tokens=self._chars, output_tokens=spoken, total_tokens=self._chars + spoken)
 
 
 def _error(error: FleetError, scope: Scope) -> bytes:

@@ -1,0 +1,168 @@
+"""Speech from text that is still being written: sentences spoken in order, one ahead of the one that is heard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from fleet.errors import FleetError, NothingToSpeak, TextTooLong
+from fleet.stream_contract import SentenceBegun, UtteranceDone
+from workers.engine.base import Samples
+from workers.resolution import Speech
+from workers.sentences import SentenceBuffer
+from workers.synthesis import Measured, Synthesis
+from workers.track import Track
+
+_AT_ONCE = 2
+"""Sentences in the engine: the one that is heard and the one behind it."""
+
+_WAITING_PIECES = 8
+"""Pieces of a sentence, each at most a second of sound, that wait for the reader here; more wait in the engine."""
+
+
+@dataclass(eq=False, slots=True)
+class _Sentence:
+    """A sentence and its sound on the way; `None` ends it, an error cuts it short."""
+
+    text: str
+    utterance: int
+    pieces: asyncio.Queue[Samples | FleetError | None] = field(default_factory=lambda: asyncio.Queue(_WAITING_PIECES))
+    measured: Measured = field(default_factory=Measured)
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    utterance: int
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Finish:
+    pass
+
+
+Heard = bytes | SentenceBegun | UtteranceDone
+
+
+class LiveSpeech:
+    """One connection's text and sound. `write`, `flush`, `cancel` and `end` come from one task, `heard` is another's.
+
+    What is between two flushes is an utterance: one file in the format that was asked for.
+    """
+
+    def __init__(self, synthesis: Synthesis, speech: Speech, *, language: str, max_waiting_chars: int) -> None:
+        self._synthesis, self._speech = synthesis, speech
+        self._max_waiting_chars = max_waiting_chars
+        self._buffer = SentenceBuffer(language)
+        self._items: asyncio.Queue[_Sentence | _Flush | _Finish] = asyncio.Queue()
+        self._sentences: list[_Sentence] = []  # in the queue or being heard
+        self._room = asyncio.Event()
+        self._utterance = 0
+        self.chars = 0
+        self.audio_s = 0.0
+
+    @property
+    def silent(self) -> bool:
+        """Whether all that was written has been heard."""
+        return not self._sentences
+
+    async def write(self, text: str) -> None:
+        """More text; waits while too much of it waits to be spoken. Raises `TextTooLong` for too much at once."""
+        if len(text) > self._max_waiting_chars:
+            raise TextTooLong(f"at most {self._max_waiting_chars} characters may come at once", param="text")
+        while self._waiting_chars() + len(text) > self._max_waiting_chars:
+            self._room.clear()
+            await self._room.wait()
+        self.chars += len(text)
+        self._say(self._buffer.add(text))
+
+    def flush(self) -> None:
+        self._say(self._buffer.flush())
+        self._items.put_nowait(_Flush(self._utterance))
+        self._utterance += 1
+
+    async def cancel(self) -> None:
+        """Forget all that has not been heard."""
+        self._buffer.flush()
+        dropped, self._sentences = self._sentences, []
+        while not self._items.empty():
+            self._items.get_nowait()
+        for sentence in dropped:
+            await _stop(sentence)
+            while not sentence.pieces.empty():
+                sentence.pieces.get_nowait()
+            sentence.pieces.put_nowait(None)
+        self._items.put_nowait(_Flush(self._utterance, cancelled=True))
+        self._utterance += 1
+        self._room.set()
+
+    def end(self) -> None:
+        self.flush()
+        self._items.put_nowait(_Finish())
+
+    async def aclose(self) -> None:
+        """Stop everything."""
+        for sentence in self._sentences:
+            await _stop(sentence)
+
+    async def heard(self) -> AsyncGenerator[Heard, None]:
+        """What is to be sent, in order, until the end. Raises what speaking a sentence raises."""
+        track = Track(self._speech)
+        while not isinstance(item := await self._items.get(), _Finish):
+            if isinstance(item, _Flush):
+                rest = b"" if item.cancelled else await asyncio.to_thread(track.finish)
+                if rest and track.audio_s:
+                    yield rest
+                self.audio_s += track.audio_s
+                yield UtteranceDone(utterance=item.utterance, audio_s=round(track.audio_s, 3), cancelled=item.cancelled)
+                track = Track(self._speech)
+                continue
+            began = False
+            while (piece := await item.pieces.get()) is not None:
+                if isinstance(piece, FleetError):
+                    raise piece
+                if not began:
+                    began = True
+                    yield SentenceBegun(utterance=item.utterance, text=item.text.strip())
+                if encoded := await asyncio.to_thread(track.add, piece):
+                    yield encoded
+            if item in self._sentences:
+                self._sentences.remove(item)
+            self._begin()
+            self._room.set()
+
+    def _waiting_chars(self) -> int:
+        return sum(len(sentence.text) for sentence in self._sentences)
+
+    def _say(self, texts: list[str]) -> None:
+        for text in texts:
+            sentence = _Sentence(text, self._utterance)
+            self._sentences.append(sentence)
+            self._items.put_nowait(sentence)
+        self._begin()
+
+    def _begin(self) -> None:
+        for sentence in self._sentences[:_AT_ONCE]:
+            if sentence.task is None:
+                sentence.task = asyncio.create_task(self._speak(sentence), name="sentence")
+
+    async def _speak(self, sentence: _Sentence) -> None:
+        speech = replace(self._speech, text=sentence.text)
+        try:
+            async with aclosing(self._synthesis.sound(speech, sentence.measured)) as sound:
+                async for samples in sound:
+                    await sentence.pieces.put(samples)
+        except NothingToSpeak:  # an emoji, or dots: the text goes on
+            pass
+        except FleetError as error:
+            await sentence.pieces.put(error)
+        await sentence.pieces.put(None)
+
+
+async def _stop(sentence: _Sentence) -> None:
+    if sentence.task is not None:
+        sentence.task.cancel()
+        await asyncio.wait({sentence.task})
