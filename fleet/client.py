@@ -19,7 +19,7 @@ from fleet.speech_contract import SynthesisRequest
 M = TypeVar("M", bound=BaseModel)
 
 DEFAULT_URL = "http://127.0.0.1:6095"
-URL_VARIABLE = "FLEET_URL"
+URL_VARIABLE, KEY_VARIABLE = "FLEET_URL", "FLEET_API_KEY"
 
 _CONNECT_TIMEOUT_S, _SILENCE_TIMEOUT_S = 3.0, 120.0
 
@@ -33,7 +33,7 @@ class Speech:
 
 
 class FleetClient:
-    """One fleet at one address: `url`, else `FLEET_URL`, else this machine's default.
+    """One fleet at one address: `url`, else `FLEET_URL`, else this machine's default; its key is `FLEET_API_KEY`.
 
     Every method raises `Unreachable` when nothing answers there, and the typed error an error answer stands for.
     """
@@ -42,7 +42,9 @@ class FleetClient:
         address = (url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
         self.url = address if "://" in address else f"http://{address}"
         timeout = httpx2.Timeout(_SILENCE_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
-        self._client = httpx2.Client(timeout=timeout, trust_env=False)
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx2.Client(timeout=timeout, trust_env=False, headers=headers)
 
     def __enter__(self) -> Self:
         return self

@@ -14,14 +14,17 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from fleet.contract import FleetStats
+from fleet.contract import BalancerHealth, WorkerHealth
 from fleet.devices import visible_gpus
 from fleet.errors import InvalidSettings, StartupError
 from fleet.server import bind
 from fleet.supervisor import Program, Supervisor
+
+M = TypeVar("M", bound=BaseModel)
 
 _HOST = "127.0.0.1"
 _DEFAULT_PORT = 6095
@@ -99,8 +102,8 @@ def _run(options: argparse.Namespace) -> None:
     supervisor = Supervisor(options.data / "logs")
     try:
         supervisor.start(programs)
-        stats = _wait_until_ready(supervisor, options.port, len(worker_ports))
-        print(_announcement(stats, options), flush=True)
+        workers = _wait_until_ready(supervisor, options.port, worker_ports)
+        print(_announcement(workers, worker_ports, options), flush=True)
         while True:
             time.sleep(_TICK_S)
             for told in supervisor.revive():
@@ -136,34 +139,35 @@ def plan(options: argparse.Namespace) -> list[Program]:
     return [*programs, Program("balancer", "balancer", balancer)]
 
 
-def _wait_until_ready(supervisor: Supervisor, port: int, workers: int) -> FleetStats:
+def _wait_until_ready(supervisor: Supervisor, port: int, worker_ports: Sequence[int]) -> list[WorkerHealth]:
     deadline = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < deadline:
         supervisor.require_alive()
-        stats = _stats(port)
-        if stats is not None and stats.totals.ready == workers:
-            return stats
+        balancer = _health(port, BalancerHealth)
+        if balancer is not None and balancer.ready == len(worker_ports):
+            workers = [_health(worker, WorkerHealth) for worker in worker_ports]
+            return [health for health in workers if health is not None]
         time.sleep(_TICK_S)
     raise StartupError(f"the fleet was not ready within {_START_LIMIT_S:g} s; its logs say how far it came")
 
 
-def _stats(port: int) -> FleetStats | None:
+def _health(port: int, model: type[M]) -> M | None:
+    """What a server tells of itself, keys or no keys."""
     try:
-        with _DIRECT.open(f"http://{_HOST}:{port}/stats", timeout=2) as answer:
-            return FleetStats.model_validate(json.load(answer))
+        with _DIRECT.open(f"http://{_HOST}:{port}/health", timeout=2) as answer:
+            return model.model_validate(json.load(answer))
     except (OSError, urllib.error.URLError, ValidationError):
         return None
 
 
-def _announcement(stats: FleetStats, options: argparse.Namespace) -> str:
-    health = [worker.health for worker in stats.workers if worker.health is not None]
+def _announcement(health: Sequence[WorkerHealth], ports: Sequence[int], options: argparse.Namespace) -> str:
     engines = ", ".join(sorted({f"{worker.engine} ({worker.model})" for worker in health}))
     devices = ", ".join(sorted({worker.device for worker in health}))
     lines = [
         f"ready: http://{_HOST}:{options.port}",
         f"  engine   {engines}",
         f"  device   {devices}",
-        f"  workers  {len(health)}: {', '.join(worker.url for worker in stats.workers)}",
+        f"  workers  {len(health)}: {', '.join(f'http://{_HOST}:{port}' for port in ports)}",
         f"  logs     {options.data / 'logs'}",
     ]
     if any(worker.demo_voice for worker in health):

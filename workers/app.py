@@ -20,7 +20,7 @@ from fleet.access import Access, Guard
 from fleet.asgi import BodyLimits, Edge, error_response
 from fleet.errors import FleetError, InternalError
 from fleet.sockets import SocketEdge
-from workers.api import emotions, events, generation, listings, speech, stream, system, voices
+from workers.api import emotions, events, generation, listings, sillytavern, speech, stream, system, voices
 from workers.api.errors import from_http, from_validation
 from workers.api.state import Worker
 from workers.engine.base import Engine
@@ -77,7 +77,7 @@ def make_app(
         readiness=readiness,
     )
     # The stream of events before the voices, one of whose routes would take "events" for an id.
-    for module in (speech, stream, generation, events, voices, emotions, listings, system):
+    for module in (speech, stream, generation, events, voices, emotions, listings, sillytavern, system):
         router = module.router
         api.include_router(router)
     for kind in (FleetError, RequestValidationError, HTTPException, Exception):
