@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from fleet.errors import FleetError, NothingToSpeak, TextTooLong
 from fleet.stream_contract import SentenceBegun, UtteranceDone
-from workers.engine.base import Samples
+from workers.engine.base import Pause, Sound
+from workers.engine.pauses import SENTENCE_PAUSE_S, check_pauses, passages
 from workers.resolution import Speech
 from workers.sentences import SentenceBuffer
 from workers.synthesis import Measured, Synthesis
@@ -28,7 +29,7 @@ class _Sentence:
 
     text: str
     utterance: int
-    pieces: asyncio.Queue[Samples | FleetError | None] = field(default_factory=lambda: asyncio.Queue(_WAITING_PIECES))
+    pieces: asyncio.Queue[Sound | FleetError | None] = field(default_factory=lambda: asyncio.Queue(_WAITING_PIECES))
     measured: Measured = field(default_factory=Measured)
     task: asyncio.Task[None] | None = None
 
@@ -124,8 +125,10 @@ class LiveSpeech:
             while (piece := await item.pieces.get()) is not None:
                 if isinstance(piece, FleetError):
                     raise piece
-                if not began:
+                if not began and not isinstance(piece, Pause):
                     began = True
+                    if between := await asyncio.to_thread(track.add, Pause(SENTENCE_PAUSE_S)) if track.audio_s else b"":
+                        yield between
                     yield SentenceBegun(utterance=item.utterance, text=item.text.strip())
                 if encoded := await asyncio.to_thread(track.add, piece):
                     yield encoded
@@ -150,16 +153,25 @@ class LiveSpeech:
                 sentence.task = asyncio.create_task(self._speak(sentence), name="sentence")
 
     async def _speak(self, sentence: _Sentence) -> None:
-        speech = replace(self._speech, text=sentence.text)
         try:
-            async with aclosing(self._synthesis.sound(speech, sentence.measured)) as sound:
-                async for samples in sound:
-                    await sentence.pieces.put(samples)
+            check_pauses(sentence.text, "text")
+            await self._spoken(sentence)
         except NothingToSpeak:  # an emoji, or dots: the text goes on
             pass
         except FleetError as error:
             await sentence.pieces.put(error)
         await sentence.pieces.put(None)
+
+    async def _spoken(self, sentence: _Sentence) -> None:
+        parts = passages(sentence.text)
+        if not any(part.text for part in parts):
+            for part in parts:
+                await sentence.pieces.put(Pause(part.pause_s))
+            return
+        speech = replace(self._speech, text=sentence.text)
+        async with aclosing(self._synthesis.sound(speech, sentence.measured)) as sound:
+            async for piece in sound:
+                await sentence.pieces.put(piece)
 
 
 async def _stop(sentence: _Sentence) -> None:

@@ -10,6 +10,7 @@ from fleet.errors import InvalidValue, ModelNotFound, TextTooLong
 from fleet.speech_contract import SpeechParameters, SpeechRequest, SynthesisRequest
 from fleet.stream_contract import Start
 from workers.engine.base import Capabilities, SamplingParameters
+from workers.engine.pauses import check_pauses
 from workers.voices.records import EmotionRecord, VoiceRecord
 from workers.voices.snapshot import Snapshot
 
@@ -64,6 +65,7 @@ def resolve(
     if len(text) > max_text_chars:
         message = f"the text holds {len(text)} characters; at most {max_text_chars} are spoken at once"
         raise TextTooLong(message, param=text_field)
+    check_pauses(text, text_field)
     _check_model(request.model, capabilities)
     emotion = None if request.emotion is None else library.find_emotion(request.emotion)
     voice = _voice(request, emotion, library)

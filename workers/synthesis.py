@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fleet.contract import SAMPLE_RATE
 from fleet.errors import EngineLost, FleetError, InternalError, NothingToSpeak
-from workers.engine.base import Engine, Job, Samples
+from workers.engine.base import Engine, Job, Sound
 from workers.metrics import WorkerMetrics
 from workers.readiness import ReadinessCheck
 from workers.resolution import Speech
@@ -58,7 +58,7 @@ class Synthesis:
                 yield piece
             measured.audio_s = track.audio_s
 
-    async def sound(self, speech: Speech, measured: Measured) -> AsyncGenerator[Samples, None]:
+    async def sound(self, speech: Speech, measured: Measured) -> AsyncGenerator[Sound, None]:
         """The engine's sound as it is made, counted; closing the generator cancels the job.
 
         Raises what the engine raises, with the request's own field named.
@@ -85,7 +85,7 @@ class Synthesis:
             self._metrics.in_flight.dec()
             self._metrics.syntheses.labels(outcome).inc()
 
-    async def _spoken(self, speech: Speech, measured: Measured) -> AsyncGenerator[Samples, None]:
+    async def _spoken(self, speech: Speech, measured: Measured) -> AsyncGenerator[Sound, None]:
         since = started_at = time.monotonic()
         conditionals = await self._library.conditionals(speech.voice)
         job = Job(

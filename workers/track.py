@@ -1,32 +1,37 @@
-"""One file of speech from its samples on: tempo, then the encoder."""
+"""One file of speech from an engine's sound on: seams, tempo, then the encoder."""
 
 from __future__ import annotations
 
 from fleet.contract import SAMPLE_RATE
 from workers.encoders import encoder_for
-from workers.engine.base import Samples
+from workers.engine.base import Pause, Samples, Sound
 from workers.resolution import Speech
+from workers.seams import Seams
 from workers.tempo import Tempo
 
 
 class Track:
-    """What a speech's samples become on their way to the caller. `audio_s` counts seconds before the tempo changes."""
+    """What a speech's sound becomes on its way to the caller. `audio_s` counts seconds before the tempo changes."""
 
     def __init__(self, speech: Speech) -> None:
+        self._seams = Seams()
         self._encoder = encoder_for(speech.audio_format)
         self._tempo = None if speech.speed == 1 else Tempo(speech.speed)
         self.audio_s = 0.0
 
-    def add(self, samples: Samples) -> bytes:
-        """What can be sent after these samples."""
-        self.audio_s += len(samples) / SAMPLE_RATE
-        if self._tempo is not None:
-            samples = self._tempo.push(samples)
-        return self._encoder.encode(samples) if len(samples) else b""
+    def add(self, sound: Sound) -> bytes:
+        """What can be sent after this sound."""
+        return self._encoded(self._seams.pause(sound.seconds) if isinstance(sound, Pause) else self._seams.add(sound))
 
     def finish(self) -> bytes:
         """The rest of the file."""
-        rest = b""
+        rest = self._encoded(self._seams.finish())
         if self._tempo is not None and len(samples := self._tempo.finish()):
-            rest = self._encoder.encode(samples)
+            rest += self._encoder.encode(samples)
         return rest + self._encoder.finish()
+
+    def _encoded(self, samples: Samples) -> bytes:
+        self.audio_s += len(samples) / SAMPLE_RATE
+        if self._tempo is not None and len(samples):
+            samples = self._tempo.push(samples)
+        return self._encoder.encode(samples) if len(samples) else b""

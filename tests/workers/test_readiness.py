@@ -19,7 +19,7 @@ import pytest
 from fleet.errors import EngineLost
 from fleet.speech_contract import SpeechRequest
 from tests.running import RunningBalancer, RunningFleet, RunningWorker, free_port, jobs, wait_for
-from workers.engine.base import Capabilities, EngineStatus, Job, Samples
+from workers.engine.base import Capabilities, EngineStatus, Job, Sound
 from workers.engine.espeak import EspeakEngine
 from workers.metrics import WorkerMetrics
 from workers.readiness import Patience, ReadinessCheck
@@ -125,7 +125,7 @@ class HesitantEngine(EspeakEngine):
         running = status.running_jobs + self.waiting
         return replace(status, running_jobs=running, silent_s=self.silent_s or status.silent_s, fatal=self.fatal)
 
-    async def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
+    async def submit(self, job: Job) -> AsyncGenerator[Sound, None]:
         self.asked += 1
         self.waiting += 1
         try:

@@ -9,8 +9,31 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fleet.contract import SAMPLE_RATE
+
 Samples = npt.NDArray[np.float32]
 """Mono audio, shape [n], nominally within ±1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A segment of a text has ended, and so many seconds of silence follow it."""
+
+    seconds: float
+
+    def __len__(self) -> int:
+        """Samples, as of sound."""
+        return round(self.seconds * SAMPLE_RATE)
+
+
+Sound = Samples | Pause
+"""What an engine gives: samples, and where their segments end."""
+
+
+def rendered(sound: Sound) -> Samples:
+    """A pause as the silence it is; samples as they are."""
+    return np.zeros(len(sound), np.float32) if isinstance(sound, Pause) else sound
+
 
 Quality = Literal["draft", "standard", "high"]
 """How much work goes into the sound of the same words: Euler steps, for an engine that takes them."""
@@ -161,8 +184,8 @@ class Engine(Protocol):
         """What `pack` was given. Raises `InvalidValue` for bytes that are damaged or of another kind."""
         ...
 
-    def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
-        """The job's sound as it is made, at `capabilities.sample_rate`; closing the generator cancels the job.
+    def submit(self, job: Job) -> AsyncGenerator[Sound, None]:
+        """The job's sound as it is made, at `capabilities.sample_rate`; closing the generator cancels it.
 
         Raises `Overloaded` when the engine is full, `NothingToSpeak` when the text has no sound, `SynthesisFailed` when
         the text cannot be spoken, `EngineLost` when another worker could.

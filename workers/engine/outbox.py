@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fleet.errors import FleetError
-from workers.engine.base import Samples
+from workers.engine.base import Pause, Samples, Sound
 
 
 class Outbox:
@@ -25,7 +25,7 @@ class Outbox:
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._lock = threading.Lock()
-        self._sound: deque[Samples] = deque()
+        self._sound: deque[Sound] = deque()
         self._buffered = 0
         self._ended = False
         self._error: FleetError | None = None
@@ -36,11 +36,11 @@ class Outbox:
         with self._lock:
             return self._buffered
 
-    def put(self, samples: Samples) -> None:
+    def put(self, sound: Sound) -> None:
         """Add sound; from any thread."""
         with self._lock:
-            self._sound.append(samples)
-            self._buffered += len(samples)
+            self._sound.append(sound)
+            self._buffered += len(sound)
         self._wake()
 
     def end(self, error: FleetError | None = None) -> None:
@@ -51,22 +51,29 @@ class Outbox:
             self._ended, self._error = True, error
         self._wake()
 
-    async def read(self) -> Samples | None:
-        """What has come, at most about `chunk_limit` samples; None at the end. Raises the error it was ended with."""
+    async def read(self) -> Sound | None:
+        """A pause, or at most about `chunk_limit` samples; None at the end. Raises the error it was ended with."""
         while True:
             with self._lock:
                 self._arrived.clear()
                 pieces: list[Samples] = []
+                pause: Pause | None = None
                 total = 0
                 while self._sound and total < self._chunk_limit:
-                    piece = self._sound.popleft()
-                    pieces.append(piece)
+                    piece = self._sound[0]
+                    if isinstance(piece, Pause) and pieces:
+                        break
+                    self._sound.popleft()
                     total += len(piece)
+                    if isinstance(piece, Pause):
+                        pause = piece
+                        break
+                    pieces.append(piece)
                 self._buffered -= total
                 ended, error = self._ended, self._error
-            if pieces:
+            if pieces or pause is not None:
                 self._on_read()
-                return np.concatenate(pieces)
+                return np.concatenate(pieces) if pause is None else pause
             if error is not None:
                 raise error
             if ended:

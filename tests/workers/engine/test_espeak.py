@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fleet.errors import NothingToSpeak
 from tests.running import wait_for
-from workers.engine.base import Conditionals, Job, Samples, SamplingParameters
+from workers.engine.base import Conditionals, Job, Samples, SamplingParameters, rendered
 from workers.engine.espeak import EspeakEngine
 
 TEXT = "The quick brown fox jumps over the lazy dog."
@@ -72,7 +72,7 @@ def job(
 
 async def heard(engine: EspeakEngine, spoken: Job) -> Samples:
     async with aclosing(engine.submit(spoken)) as sound:
-        return np.concatenate([chunk async for chunk in sound])
+        return np.concatenate([rendered(chunk) async for chunk in sound])
 
 
 async def test_sound_is_24_khz_speech_within_range(engine: EspeakEngine) -> None:

@@ -49,7 +49,7 @@ async def test_crash_of_the_library_costs_one_job() -> None:
 async def test_rest_of_a_broken_off_turn_is_never_heard_as_the_next_one() -> None:
     """When a turn is not read to its end, for whatever reason, the following one is exactly as ever."""
     process = EspeakProcess()
-    turn = Turn(TEXT * 5, voice="en-us", pitch=50, range=50, rate=175, pause=False)
+    turn = Turn(TEXT * 5, voice="en-us", pitch=50, range=50, rate=175)
     expected = np.concatenate(list(process.speak(turn)))
     broken_off = process.speak(turn)
     next(broken_off)

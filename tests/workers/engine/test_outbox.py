@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fleet.errors import SynthesisFailed
+from workers.engine.base import Pause, rendered
 from workers.engine.outbox import Outbox
 
 
@@ -31,7 +32,9 @@ async def test_everything_put_by_another_thread_is_read_in_order() -> None:
     while (piece := await box.read()) is not None:
         pieces.append(piece)
     thread.join()
-    assert np.array_equal(np.concatenate(pieces), np.repeat(np.arange(1000, dtype=np.float32), 7))
+    assert np.array_equal(
+        np.concatenate([rendered(piece) for piece in pieces]), np.repeat(np.arange(1000, dtype=np.float32), 7)
+    )
     assert box.buffered == 0
 
 
@@ -42,6 +45,17 @@ async def test_piled_up_sound_is_joined_up_to_the_limit() -> None:
         box.put(np.zeros(8, np.float32))
     sizes = [len(piece) for _ in range(4) if (piece := await box.read()) is not None]
     assert sizes == [24, 24, 24, 8]
+
+
+async def test_pauses_are_read_alone() -> None:
+    """Sound is never joined across them, and a pause of no length is read too."""
+    box = outbox()
+    for sound in (np.zeros(3, np.float32), np.zeros(4, np.float32), Pause(0.001), Pause(0), np.zeros(5, np.float32)):
+        box.put(sound)
+    assert box.buffered == 3 + 4 + 24 + 5
+    read = [await box.read() for _ in range(4)]
+    assert [len(sound) for sound in read if sound is not None] == [7, 24, 0, 5]
+    assert read[1:3] == [Pause(0.001), Pause(0)]
 
 
 async def test_error_comes_after_the_sound_before_it() -> None:

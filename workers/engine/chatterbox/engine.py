@@ -24,8 +24,8 @@ from workers.engine.base import (
     EngineStatus,
     Job,
     Recording,
-    Samples,
     SamplingParameters,
+    Sound,
 )
 from workers.engine.chatterbox.capabilities import LANGUAGE, VOICE, capabilities_of, figures_of
 from workers.engine.chatterbox.conditionals import VoiceConditionals
@@ -127,7 +127,7 @@ class ChatterboxEngine:
     def unpack(self, packed: bytes) -> VoiceConditionals:
         return self._model.conditionals.unpack(packed)
 
-    async def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
+    async def submit(self, job: Job) -> AsyncGenerator[Sound, None]:
         outbox = Outbox(chunk_limit=_CHUNK_LIMIT, on_read=self._wake)
         speech = self.start(job, outbox)
         try:

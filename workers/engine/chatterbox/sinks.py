@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fleet.errors import FleetError
-from workers.engine.base import Samples
+from workers.engine.base import Samples, Sound, rendered
 
 
 class Sink(Protocol):
@@ -18,7 +18,7 @@ class Sink(Protocol):
     @property
     def buffered(self) -> int: ...
 
-    def put(self, samples: Samples) -> None: ...
+    def put(self, sound: Sound) -> None: ...
 
     def end(self, error: FleetError | None = None) -> None: ...
 
@@ -36,8 +36,8 @@ class Collector:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Samples | _End] = queue.SimpleQueue()
 
-    def put(self, samples: Samples) -> None:
-        self._queue.put(samples)
+    def put(self, sound: Sound) -> None:
+        self._queue.put(rendered(sound))
 
     def end(self, error: FleetError | None = None) -> None:
         self._queue.put(_End(error))
@@ -63,7 +63,7 @@ class FirstSound:
         self.ended = threading.Event()
         self.error: FleetError | None = None
 
-    def put(self, samples: Samples) -> None:  # noqa: ARG002 - how it sounds does not matter
+    def put(self, sound: Sound) -> None:  # noqa: ARG002 - how it sounds does not matter
         self.arrived.set()
 
     def end(self, error: FleetError | None = None) -> None:

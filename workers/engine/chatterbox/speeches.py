@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fleet.contract import SAMPLE_RATE
-from workers.engine.base import Job, Samples
+from workers.engine.base import Job, Pause, Samples
 from workers.engine.chatterbox.sequence import Sequence
 from workers.engine.chatterbox.sinks import Sink
+from workers.engine.pauses import SENTENCE_PAUSE_S, passages
 from workers.engine.segments import split
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 SEGMENT_CHARS = 300
 """About 20 s of English: half of the 40 s that the model can speak at once."""
-
-SENTENCE_PAUSE_S, PARAGRAPH_PAUSE_S = 0.2, 0.5
-"""Silence between segments, beside what the model itself leaves at a sentence's end."""
 
 BUFFER_LIMIT = 20 * SAMPLE_RATE
 """Samples that may wait for a job's reader before the vocoder passes it over."""
@@ -56,17 +54,13 @@ class Segment:
 
 
 def segments_of(text: str, *, language: str) -> list[Segment]:
-    """The segments of a text, with the pauses that its sentences and paragraphs ask for."""
-    pieces = split(text, language=language, limit=SEGMENT_CHARS)
+    """The segments of a text, with its pauses; one without text is a pause alone. None where all are."""
     segments: list[Segment] = []
-    end = 0
-    for piece in pieces:
-        start = text.index(piece, end)
-        if segments:
-            segments[-1].pause_s = PARAGRAPH_PAUSE_S if "\n" in text[end:start] else SENTENCE_PAUSE_S
-        end = start + len(piece)
-        segments.append(Segment(piece, 0.0))
-    return segments
+    for passage in passages(text):
+        pieces = split(passage.text, language=language, limit=SEGMENT_CHARS)
+        segments += [Segment(piece, SENTENCE_PAUSE_S) for piece in pieces[:-1]]
+        segments.append(Segment(pieces[-1], passage.pause_s) if pieces else Segment("", passage.pause_s, done=True))
+    return segments if any(segment.text for segment in segments) else []
 
 
 @dataclass(eq=False, slots=True)
@@ -134,15 +128,24 @@ class Speech:
                 self._deliver(segment.sound.popleft())
             if not segment.done:
                 return
-            self.pause_s = max(self.pause_s, segment.pause_s) if self.sounded else 0.0
+            if not segment.text:
+                self.pause_s += segment.pause_s
+            elif self.sounded:
+                self.pause_s = max(self.pause_s, segment.pause_s)
             self.current += 1
+        if self.sounded and self.segments[-1].pause_s:
+            self._pause()
 
     def _deliver(self, samples: Samples) -> None:
-        if self.pause_s:
-            samples = np.concatenate([np.zeros(round(self.pause_s * SAMPLE_RATE), np.float32), samples])
-            self.pause_s = 0.0
         now = time.monotonic()
         self.late += int(self.sounded and now > self.heard_until)
         self.heard_until = max(now, self.heard_until) + len(samples) / SAMPLE_RATE
         self.sounded = True
+        self._pause()
         self.sink.put(samples)
+
+    def _pause(self) -> None:
+        if self.pause_s:
+            self.heard_until += self.pause_s
+            self.sink.put(Pause(self.pause_s))
+            self.pause_s = 0.0

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import closing
+from typing import cast
 
 import numpy as np
 import soxr
@@ -14,10 +15,11 @@ import structlog
 
 from fleet.contract import SAMPLE_RATE
 from fleet.errors import EngineLost, FleetError, InternalError, NothingToSpeak, Overloaded
-from workers.engine.base import Capabilities, Conditionals, EngineStatus, Job, Recording, Samples
+from workers.engine.base import Capabilities, Conditionals, EngineStatus, Job, Pause, Recording, Samples, Sound
 from workers.engine.espeak import speakers
 from workers.engine.espeak.library import EspeakProcess, Turn
 from workers.engine.outbox import Outbox
+from workers.engine.pauses import SENTENCE_PAUSE_S, passages
 from workers.engine.segments import speakable, split
 
 log = structlog.get_logger()
@@ -38,12 +40,12 @@ _SHUTTING_DOWN = "the engine is shutting down"
 class _Speech:
     """A job being spoken. Its fields belong to the owner thread, but for `cancelled`, which anyone may set."""
 
-    def __init__(self, job: Job, turns: deque[Turn], input_rate: int, outbox: Outbox) -> None:
+    def __init__(self, job: Job, turns: deque[Turn | Pause], input_rate: int, outbox: Outbox) -> None:
         self.job = job
         self.turns = turns
         self.outbox = outbox
-        self.resampler = soxr.ResampleStream(input_rate, SAMPLE_RATE, 1, dtype="float32")
-        self.silence: list[Samples] = []
+        self.input_rate = input_rate
+        self.silence: list[Sound] = []
         self.heard = False
         self.cancelled = False
 
@@ -102,13 +104,13 @@ class EspeakEngine:
     def unpack(self, packed: bytes) -> Conditionals:
         return speakers.unpack(packed)
 
-    async def submit(self, job: Job) -> AsyncGenerator[Samples, None]:
+    async def submit(self, job: Job) -> AsyncGenerator[Sound, None]:
         outbox = Outbox(chunk_limit=_CHUNK_LIMIT, on_read=self._wake)
         speech = _Speech(job, self._turns(job), self._process.sample_rate, outbox)
         self._admit(speech)
         try:
-            while (samples := await outbox.read()) is not None:
-                yield samples
+            while (sound := await outbox.read()) is not None:
+                yield sound
         finally:
             self._withdraw(speech)
 
@@ -126,24 +128,29 @@ class EspeakEngine:
         self._thread.join()
         self._process.close()
 
-    def _turns(self, job: Job) -> deque[Turn]:
+    def _turns(self, job: Job) -> deque[Turn | Pause]:
         voice = next(voice for voice in speakers.VOICES if voice.id == job.voice)
         speaker = speakers.speaker_for(job.voice, job.conditionals)
         language = job.language or voice.language
         name = self._process.voice_of[language]
         exaggeration = job.parameters.exaggeration
-        segments = split(speakable(job.text), language=language, limit=_SEGMENT_CHARS)
-        return deque(
-            Turn(
-                text=segment,
-                voice=f"{name}+{speaker.variant}" if speaker.variant else name,
-                pitch=speaker.pitch,
-                range=speakers.pitch_range(exaggeration),
-                rate=speakers.words_per_minute(exaggeration, speaker.rate_factor),
-                pause=index + 1 < len(segments),
-            )
-            for index, segment in enumerate(segments)
-        )
+        turns: deque[Turn | Pause] = deque()
+        for passage in passages(speakable(job.text)):
+            for index, segment in enumerate(split(passage.text, language=language, limit=_SEGMENT_CHARS)):
+                if index:
+                    turns.append(Pause(SENTENCE_PAUSE_S))
+                turns.append(
+                    Turn(
+                        text=segment,
+                        voice=f"{name}+{speaker.variant}" if speaker.variant else name,
+                        pitch=speaker.pitch,
+                        range=speakers.pitch_range(exaggeration),
+                        rate=speakers.words_per_minute(exaggeration, speaker.rate_factor),
+                    )
+                )
+            if passage.pause_s:
+                turns.append(Pause(passage.pause_s))
+        return turns
 
     def _admit(self, speech: _Speech) -> None:
         with self._lock:
@@ -194,13 +201,28 @@ class EspeakEngine:
         if speech.cancelled:
             self._finish(speech, None)
             return
+        self._pause(speech)
         if speech.turns:
-            with closing(self._process.speak(speech.turns.popleft())) as sound:
-                for samples in sound:
-                    self._deliver(speech, speech.resampler.resample_chunk(samples.astype(np.float32) / 32768))
+            self._speak_segment(speech, cast(Turn, speech.turns.popleft()))
+            self._pause(speech)
         if not speech.turns:
-            self._deliver(speech, speech.resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._finish(speech, None if speech.heard else NothingToSpeak(_NO_SOUND))
+
+    def _speak_segment(self, speech: _Speech, turn: Turn) -> None:
+        resampler = soxr.ResampleStream(speech.input_rate, SAMPLE_RATE, 1, dtype="float32")
+        with closing(self._process.speak(turn)) as sound:
+            for samples in sound:
+                self._deliver(speech, resampler.resample_chunk(samples.astype(np.float32) / 32768))
+        self._deliver(speech, resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+
+    def _pause(self, speech: _Speech) -> None:
+        """Hand over the pauses that come next; before the first sound they wait for it."""
+        while speech.turns and isinstance(pause := speech.turns[0], Pause):
+            speech.turns.popleft()
+            if speech.heard:
+                speech.outbox.put(pause)
+            else:
+                speech.silence.append(pause)
 
     def _deliver(self, speech: _Speech, samples: Samples) -> None:
         """Hand sound to the job's reader; leading silence is held back until it is known to lead to something.
@@ -215,8 +237,10 @@ class EspeakEngine:
             if not np.any(samples):
                 return
             speech.heard = True
-            samples = np.concatenate(speech.silence)
+            for waiting in speech.silence:
+                speech.outbox.put(waiting)
             speech.silence.clear()
+            return
         speech.outbox.put(samples)
 
     def _finish(self, speech: _Speech, error: FleetError | None) -> None:

@@ -28,14 +28,13 @@ _STALL_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One piece of text and how to speak it, in espeak's own units. `pause` adds a sentence's pause at the end."""
+    """One piece of text and how to speak it, in espeak's own units."""
 
     text: str
     voice: str
     pitch: int
     range: int
     rate: int
-    pause: bool
 
 
 class _TurnLost(Exception):

@@ -5,7 +5,7 @@ text sounds different the second time; unloading the library resets them but lea
 runs in a fork of a process that has loaded the library and never spoken: each turn starts from the same state, frees
 all it took, and if some text crashes the library, one turn is lost and nothing else.
 
-Standard input: one JSON object a line, `{"text", "voice", "pitch", "range", "rate", "pause"}`.
+Standard input: one JSON object a line, `{"text", "voice", "pitch", "range", "rate"}`.
 Standard output: frames of a little-endian uint32 length and that many bytes. The first frame describes the library as
 JSON. Then for each turn frames of signed 16-bit samples, and one of the two marks below. A frame fits in one atomic
 pipe write, so a crash never leaves half of one.
@@ -28,7 +28,6 @@ FRAME_LENGTH = struct.Struct("<I")
 _OUTPUT_SYNCHRONOUS = 2
 _DO_NOT_EXIT = 0x8000
 _TEXT_IS_UTF8 = 1
-_PAUSE_AT_END = 0x1000
 _PARAMETER_RATE, _PARAMETER_PITCH, _PARAMETER_RANGE = 1, 3, 4
 
 _SYNTH_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
@@ -133,8 +132,7 @@ def speak(library: ctypes.CDLL, turn: dict[str, object]) -> None:
     ):
         library.espeak_SetParameter(parameter, value, 0)
     text = str(turn["text"]).encode() + b"\0"
-    flags = _TEXT_IS_UTF8 | (_PAUSE_AT_END if turn["pause"] else 0)
-    library.espeak_Synth(text, ctypes.c_size_t(len(text)), 0, 1, 0, flags, None, None)
+    library.espeak_Synth(text, ctypes.c_size_t(len(text)), 0, 1, 0, _TEXT_IS_UTF8, None, None)
 
 
 def write_sound(samples: bytes) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.running import wait_for
-from workers.engine.base import Job, Samples, SamplingParameters
+from workers.engine.base import Job, Samples, SamplingParameters, Sound, rendered
 from workers.engine.chatterbox.capabilities import VOICE
 from workers.engine.chatterbox.conditionals import ReferencePrompt, VoiceConditionals
 from workers.engine.chatterbox.engine import ChatterboxEngine
@@ -65,7 +65,7 @@ def again(job: Job) -> Job:
 
 async def hear(engine: ChatterboxEngine, job: Job) -> Samples:
     """All of a job's sound, read on the event loop as a worker reads it."""
-    return joined([samples async for samples in engine.submit(job)])
+    return joined([rendered(sound) async for sound in engine.submit(job)])
 
 
 def joined(pieces: list[Samples]) -> Samples:
@@ -81,11 +81,11 @@ class Listener(Collector):
         self.ended = threading.Event()
         self._on_sound = on_sound
 
-    def put(self, samples: Samples) -> None:
+    def put(self, sound: Sound) -> None:
         if self._on_sound is not None:
             self._on_sound()
-        self.pieces.append(samples)
-        super().put(samples)
+        self.pieces.append(rendered(sound))
+        super().put(sound)
 
     def end(self, error: Any = None) -> None:
         super().end(error)

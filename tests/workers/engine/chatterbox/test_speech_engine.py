@@ -31,10 +31,11 @@ from tests.workers.engine.chatterbox.listening import (
     spoken_tokens,
     wait_idle,
 )
-from workers.engine.base import Conditionals, Job, Samples, SamplingParameters
+from workers.engine.base import Conditionals, Job, Samples, SamplingParameters, rendered
 from workers.engine.chatterbox import speeches
 from workers.engine.chatterbox.engine import ChatterboxEngine
-from workers.engine.chatterbox.speeches import PARAGRAPH_PAUSE_S, SEGMENTS_AT_ONCE, SENTENCE_PAUSE_S
+from workers.engine.chatterbox.speeches import SEGMENTS_AT_ONCE
+from workers.engine.pauses import PARAGRAPH_PAUSE_S, SENTENCE_PAUSE_S
 
 SENTENCES = tuple(f"This is sentence number {name}." for name in ("one", "two", "three", "four", "five", "six"))
 SENTENCE_PAUSE, PARAGRAPH_PAUSE = round(SENTENCE_PAUSE_S * SAMPLE_RATE), round(PARAGRAPH_PAUSE_S * SAMPLE_RATE)
@@ -58,7 +59,7 @@ def brief_engine(shared_brief_engine: ChatterboxEngine, monkeypatch: pytest.Monk
 async def test_sound_comes_hop_by_hop(speech_engine: ChatterboxEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 ms for each speech token, in several pieces, finite and not silent."""
     sequences = record_sequences(speech_engine, monkeypatch)
-    pieces = [samples async for samples in speech_engine.submit(new_job())]
+    pieces = [rendered(sound) async for sound in speech_engine.submit(new_job())]
     (sequence,) = sequences
     assert len(pieces) > 1
     assert sum(map(len, pieces)) == SAMPLES_PER_TOKEN * len(spoken_tokens(sequence))
@@ -204,7 +205,7 @@ def test_text_without_words_is_refused_in_the_end(speech_engine: ChatterboxEngin
 def test_what_cannot_be_spoken_is_passed_over(brief_engine: ChatterboxEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A segment of punctuation between two others leaves no gap of its own: the longer pause around it remains."""
     sequences = record_sequences(brief_engine, monkeypatch)
-    for between in ("\n" + "* " * 20 + "\n", "\n" + "* " * 20, "... " * 11 + "\n"):
+    for between in ("\n\n" + "* " * 20 + "\n\n", "\n\n" + "* " * 20, "... " * 11 + "\n\n"):
         heard = speak(brief_engine, new_job(SENTENCES[0] + between + SENTENCES[1]))
         one, two = (SAMPLES_PER_TOKEN * len(spoken_tokens(sequence)) for sequence in sequences)
         assert len(heard) == one + PARAGRAPH_PAUSE + two
@@ -301,7 +302,7 @@ async def test_slow_reader_holds_only_himself_back(
         assert limit < speech.sink.buffered <= limit + (1 + SEGMENTS_AT_ONCE) * longest
         assert held(brief_engine)["running"] == 1
         pieces += [samples async for samples in sound]
-    assert np.array_equal(np.concatenate(pieces), expected)
+    assert np.array_equal(np.concatenate([rendered(piece) for piece in pieces]), expected)
 
 
 async def test_jobs_of_one_name_are_two_jobs(speech_engine: ChatterboxEngine) -> None:

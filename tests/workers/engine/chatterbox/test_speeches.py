@@ -16,14 +16,13 @@ from workers.engine.base import Samples
 from workers.engine.chatterbox import speeches
 from workers.engine.chatterbox.speeches import (
     BUFFER_LIMIT,
-    PARAGRAPH_PAUSE_S,
     SEGMENT_CHARS,
     SEGMENTS_AT_ONCE,
-    SENTENCE_PAUSE_S,
     Segment,
     Speech,
     segments_of,
 )
+from workers.engine.pauses import PARAGRAPH_PAUSE_S, SENTENCE_PAUSE_S
 
 SENTENCE = "This sentence has so many words" + " and more" * 25 + ". "
 """Too long to share a segment."""
@@ -99,7 +98,7 @@ def test_sound_is_delivered_in_order_whenever_it_comes() -> None:
     one.receive(0, sound(0.1), last=False)
     assert len(listener.pieces) == 1
     one.receive(0, sound(0.1), last=True)
-    assert len(listener.pieces) == 3
+    assert len(listener.pieces) == 4
     one.receive(1, sound(0.2), last=True)
     assert one.over
     heard = joined(listener.pieces)
