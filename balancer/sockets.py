@@ -32,6 +32,9 @@ _WORTH_ANOTHER_WORKER = frozenset({429, 502, 503, 504})
 _WAITING_MESSAGES = 4
 """Messages of a worker that may wait for a slow listener here; then its connection is read no further."""
 
+_CLOSE_TIMEOUT_S = 1.0
+"""What the other side gets to say goodbye; sound on its way may keep it from that."""
+
 _UNSENDABLE_CODES = frozenset({CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE, CloseCode.TLS_HANDSHAKE})
 
 
@@ -104,6 +107,7 @@ class SocketProxy:
             max_queue=_WAITING_MESSAGES,
             open_timeout=self._connect_timeout_s,
             ping_interval=None,
+            close_timeout=_CLOSE_TIMEOUT_S,
             proxy=None,
         )
 

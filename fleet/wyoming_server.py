@@ -29,6 +29,7 @@ from fleet.routes import STREAM_PATH
 log = structlog.get_logger()
 
 _TIMEOUT = httpx2.Timeout(120, connect=3)
+_CLOSE_TIMEOUT_S = 1.0
 _AUDIO = {"rate": SAMPLE_RATE, "width": 2, "channels": 1}
 _PROJECT = Attribution(name="Chatterbox Fleet", url="https://github.com/resemble-ai/chatterbox")
 
@@ -57,7 +58,9 @@ class Fleet:
         """A connection that takes text as it is written. Raises `FleetError`."""
         try:
             address = "ws" + self.url.removeprefix("http") + STREAM_PATH
-            return await connect(address, additional_headers=self.headers, compression=None, proxy=None)
+            return await connect(
+                address, additional_headers=self.headers, compression=None, proxy=None, close_timeout=_CLOSE_TIMEOUT_S
+            )
         except InvalidStatus as refused:
             raise from_response(refused.response.status_code, _parsed(refused.response.body)) from None
         except (OSError, InvalidHandshake) as error:

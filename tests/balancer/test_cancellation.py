@@ -6,9 +6,11 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from urllib.parse import urlencode
 
 import httpx2
 import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.running import RunningFleet, in_flight, jobs, wait_for
@@ -44,6 +46,37 @@ def test_caller_gone_before_headers_frees_everything(fleet: RunningFleet) -> Non
     for port in (fleet.port, worker_ports(fleet)[0]):
         for connection in [open_request(port) for _ in range(20)]:
             connection.close()
+        wait_for(lambda: in_flight(fleet) == 0, 1.0)
+
+
+@pytest.mark.parametrize("when", ["before headers", "in mid-stream"])
+@pytest.mark.parametrize(
+    ("method", "path", "fields"),
+    [
+        ("POST", "/v1/audio/speech", {"input": TEXT, "stream_format": "sse"}),
+        ("POST", "/synthesize", {"text": TEXT}),
+        ("POST", "/synthesize/stream", {"text": TEXT}),
+        ("POST", "/generate", {"text": TEXT}),
+        ("POST", "/emotions/calm/test", {"text": TEXT}),
+        ("POST", "/tts", {"text": TEXT}),
+        ("GET", "/tts-stream", {"text": TEXT}),
+    ],
+)
+def test_every_route_frees_the_engine_within_a_second(
+    fleet: RunningFleet, method: str, path: str, fields: dict[str, str], when: str
+) -> None:
+    """Whatever the route, the caller leaves and nothing is spoken for him any more."""
+    for port in (fleet.port, worker_ports(fleet)[0]):
+        target, body = path, json.dumps(fields).encode()
+        if method == "GET":
+            target, body = f"{path}?{urlencode(fields)}", b""
+        connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+        head = f"{method} {target} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        wait_for(lambda: in_flight(fleet) > 0, 5, 0.005)
+        if when == "in mid-stream" and path != "/generate":
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.close()
         wait_for(lambda: in_flight(fleet) == 0, 1.0)
 
 
