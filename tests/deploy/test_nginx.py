@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -14,7 +16,11 @@ from pathlib import Path
 from typing import Self
 
 import httpx2
+import openai
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from tests.running import ROOT, RunningFleet, free_port, in_flight, wait_for
 from tests.tools import require_tool
@@ -262,3 +268,35 @@ def test_reloading_loses_no_request(site: Nginx, fleet: RunningFleet) -> None:
             answers += [callers.submit(speak, site.url, text) for _ in range(2)]
             site.reload()
         assert all(answer.result() == expected for answer in answers)
+
+
+async def test_text_is_spoken_as_it_is_written(site: Nginx, fleet: RunningFleet) -> None:
+    """The WebSocket passes, each sentence's sound before the next one is written, and its end frees the engine."""
+    async with connect(site.url.replace("http", "ws") + "/v1/audio/stream", proxy=None) as connection:
+        for message in (
+            {"type": "text", "text": "The first sentence. And"},
+            {"type": "text", "text": " the second. And"},
+        ):
+            await connection.send(json.dumps(message))
+            while not isinstance(await asyncio.wait_for(connection.recv(), 10), bytes):
+                pass
+    await asyncio.to_thread(wait_for, lambda: in_flight(fleet) == 0, 1.5)
+
+
+async def test_a_page_served_beside_it_may_use_it(site: Nginx) -> None:
+    """Its origin is the address that the caller sees, which nginx passes on; another page's is refused."""
+    address = site.url.replace("http", "ws") + "/v1/audio/stream"
+    async with connect(address, proxy=None, origin=Origin(site.url)):
+        pass
+    with pytest.raises(InvalidStatus):
+        await connect(address, proxy=None, origin=Origin("https://elsewhere.example"))
+
+
+def test_openai_client_through_it(site: Nginx) -> None:
+    """The installed package, streaming."""
+    client = openai.OpenAI(base_url=f"{site.url}/v1", api_key="none", max_retries=0)
+    streaming = client.audio.speech.with_streaming_response.create(
+        model="tts-1", voice="alloy", input="Hello through nginx.", response_format="pcm"
+    )
+    with streaming as speech:
+        assert len(b"".join(speech.iter_bytes())) > 48_000 // 2
