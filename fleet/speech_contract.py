@@ -51,6 +51,9 @@ class SpeechParameters(SpeakingParameters):
     language: Name | None = Field(None, description="A language tag such as `de` or `en-us`.")
     speed: Annotated[Number, Field(ge=0.25, le=4)] = 1.0
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
+    loudness: Annotated[Number, Field(ge=-40, le=-8)] | None = Field(
+        None, description="LUFS that each segment of the text is brought to; null leaves them as they are."
+    )
     quality: Quality | None = Field(
         None,
         description="How many Euler steps the sound takes; words and voice of a seed stay the same. `draft` takes "

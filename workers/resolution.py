@@ -11,6 +11,7 @@ from fleet.speech_contract import SpeechParameters, SpeechRequest, SynthesisRequ
 from fleet.stream_contract import Start
 from workers.engine.base import Capabilities, SamplingParameters
 from workers.engine.pauses import check_pauses
+from workers.loudness import can_measure
 from workers.voices.records import EmotionRecord, VoiceRecord
 from workers.voices.snapshot import Snapshot
 
@@ -40,6 +41,7 @@ class Speech:
     seed: int
     speed: float
     ignored: tuple[str, ...]
+    loudness: float | None = None
 
 
 def resolve(
@@ -81,6 +83,7 @@ def resolve(
         parameters=replace(_parameters(request, emotion, voice), seed=seed),
         seed=seed,
         speed=request.speed,
+        loudness=request.loudness if can_measure() else None,
         ignored=tuple(sorted({*_ignored(request, capabilities), *unspoken})),
     )
 
@@ -133,4 +136,5 @@ def _parameters(request: SpeechParameters, emotion: EmotionRecord | None, voice:
 def _ignored(request: SpeechParameters, capabilities: Capabilities) -> tuple[str, ...]:
     asked = request.model_dump(exclude_none=True, exclude_unset=True)
     known_but_idle = {*_SAMPLING, "instructions"} - capabilities.parameters
-    return tuple(sorted(known_but_idle & asked.keys()))
+    unmeasured = set() if can_measure() else {"loudness"}
+    return tuple(sorted((known_but_idle | unmeasured) & asked.keys()))

@@ -1,4 +1,4 @@
-"""The ends and joins of speech: silence trimmed within limits, edges without a click, pauses of a known length."""
+"""The ends and joins of speech: silence trimmed within limits, edges without a click."""
 
 from __future__ import annotations
 
@@ -50,10 +50,6 @@ class Seams:
         surplus = max(0, self._judged - self._quiet_from - _MOST_HELD)
         self._tail += surplus
         return self._pass_on(min(self._quiet_from + surplus, self._judged - _FADE_OUT))
-
-    def pause(self, seconds: float) -> Samples:
-        """The segment's end and the silence that follows it."""
-        return np.concatenate([self.finish(), np.zeros(round(seconds * SAMPLE_RATE), np.float32)])
 
     def finish(self) -> Samples:
         """The segment's end: a little of the quiet behind its last sound, faded out."""

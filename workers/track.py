@@ -1,10 +1,13 @@
-"""One file of speech from an engine's sound on: seams, tempo, then the encoder."""
+"""One file of speech from an engine's sound on: seams, loudness, tempo, then the encoder."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from fleet.contract import SAMPLE_RATE
 from workers.encoders import encoder_for
 from workers.engine.base import Pause, Samples, Sound
+from workers.loudness import Leveller
 from workers.resolution import Speech
 from workers.seams import Seams
 from workers.tempo import Tempo
@@ -15,20 +18,31 @@ class Track:
 
     def __init__(self, speech: Speech) -> None:
         self._seams = Seams()
+        self._leveller = None if speech.loudness is None else Leveller(speech.loudness)
         self._encoder = encoder_for(speech.audio_format)
         self._tempo = None if speech.speed == 1 else Tempo(speech.speed)
         self.audio_s = 0.0
 
     def add(self, sound: Sound) -> bytes:
         """What can be sent after this sound."""
-        return self._encoded(self._seams.pause(sound.seconds) if isinstance(sound, Pause) else self._seams.add(sound))
+        if isinstance(sound, Pause):
+            return self._ended(self._seams.finish()) + self._encoded(np.zeros(len(sound), np.float32))
+        return self._encoded(self._levelled(self._seams.add(sound)))
 
     def finish(self) -> bytes:
         """The rest of the file."""
-        rest = self._encoded(self._seams.finish())
+        rest = self._ended(self._seams.finish())
         if self._tempo is not None and len(samples := self._tempo.finish()):
             rest += self._encoder.encode(samples)
         return rest + self._encoder.finish()
+
+    def _ended(self, samples: Samples) -> bytes:
+        """The end of a segment."""
+        rest = self._encoded(self._levelled(samples))
+        return rest if self._leveller is None else rest + self._encoded(self._leveller.end_segment())
+
+    def _levelled(self, samples: Samples) -> Samples:
+        return samples if self._leveller is None else self._leveller.add(samples)
 
     def _encoded(self, samples: Samples) -> bytes:
         self.audio_s += len(samples) / SAMPLE_RATE

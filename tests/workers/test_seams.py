@@ -55,7 +55,7 @@ def test_pause_is_as_long_as_it_was_asked_for() -> None:
     seams = Seams()
     parts = [
         seams.add(np.concatenate([tone(300), quiet(500)])),
-        seams.pause(0.5),
+        np.concatenate([seams.finish(), quiet(500)]),
         seams.add(quiet(300)),
         seams.add(tone(300)),
         seams.finish(),

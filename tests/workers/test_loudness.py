@@ -1,0 +1,80 @@
+"""Segments made equally loud, measured by an independent meter: FFmpeg's ebur128."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+import soundfile
+
+from fleet.contract import SAMPLE_RATE, AudioFormat
+from tests.sound import decode
+from tests.tools import require_tool
+from workers.engine.base import Samples
+from workers.loudness import Leveller
+
+
+def lufs(samples: Samples, folder: Path) -> float:
+    """Integrated loudness, by FFmpeg."""
+    path = folder / "measured.wav"
+    soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
+    command = [require_tool("ffmpeg"), "-hide_banner", "-i", str(path), "-af", "ebur128", "-f", "null", "-"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return float(re.findall(r"I:\s+(-?[\d.]+) LUFS", said)[-1])
+
+
+def speech(seconds: float, level: float) -> Samples:
+    """Noise that rises and falls as syllables do."""
+    at = np.arange(round(seconds * SAMPLE_RATE))
+    noise = np.random.default_rng(3).standard_normal(len(at))
+    return (level * noise * (0.6 + 0.4 * np.sin(at * 2 * np.pi * 4 / SAMPLE_RATE))).astype(np.float32)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.5, 8.0])
+def test_loud_and_quiet_segments_become_equal(tmp_path: Path, seconds: float) -> None:
+    """Within one LU of the target, in whatever pieces they come."""
+    leveller, found = Leveller(-23), []
+    for level in (0.02, 0.1, 0.2):
+        segment = speech(seconds, level)
+        parts = [leveller.add(segment[start : start + 1000]) for start in range(0, len(segment), 1000)]
+        heard = np.concatenate([*parts, leveller.end_segment()])
+        assert len(heard) == len(segment)
+        found.append(lufs(heard, tmp_path))
+    assert found == pytest.approx([-23] * 3, abs=1)
+
+
+def test_gain_is_bounded_and_never_clips() -> None:
+    """At most 12 dB, and no sample beyond -1 dBFS that was not there before."""
+    leveller = Leveller(-10)
+    quiet, peak = speech(4, 0.001), speech(2, 0.2)
+    heard = np.concatenate([leveller.add(quiet), leveller.end_segment()])
+    assert np.abs(heard).max() / np.abs(quiet).max() == pytest.approx(10 ** (12 / 20), rel=0.01)
+    heard = np.concatenate([leveller.add(quiet), leveller.add(peak), leveller.end_segment()])
+    assert np.abs(heard).max() <= max(10 ** (-1 / 20), np.abs(peak).max()) * 1.3
+    assert np.abs(heard).max() <= 1
+
+
+def test_silence_and_scraps_are_left_alone() -> None:
+    """Neither has a loudness of its own."""
+    leveller = Leveller(-23)
+    for samples in (np.zeros(SAMPLE_RATE, np.float32), speech(0.1, 0.1), np.zeros(0, np.float32)):
+        heard = np.concatenate([leveller.add(samples), leveller.end_segment()])
+        np.testing.assert_allclose(heard, samples, atol=1e-6)
+
+
+def test_request_asks_for_it(http: httpx2.Client, tmp_path: Path) -> None:
+    """By `loudness`, in LUFS; two voices of different loudness come out alike."""
+    found = []
+    for voice in ("alto", "whisper"):
+        body = {"text": "The quick brown fox jumps over the lazy dog. " * 3, "voice": voice, "loudness": -20}
+        answer = http.post("/synthesize", json=body)
+        assert "loudness" not in answer.headers.get("x-ignored-parameters", "")
+        found.append(lufs(decode(answer.content, AudioFormat.wav)[0], tmp_path))
+    assert found == pytest.approx([-20, -20], abs=1.5)
+    for wrong in (0, -80, "loud"):
+        refused = http.post("/synthesize", json={"text": "Hello.", "loudness": wrong})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, "loudness")
