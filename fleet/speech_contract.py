@@ -52,7 +52,7 @@ class SpeechParameters(SpeakingParameters):
     speed: Annotated[Number, Field(ge=0.25, le=4)] = 1.0
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
     loudness: Annotated[Number, Field(ge=-40, le=-8)] | None = Field(
-        None, description="LUFS that each segment of the text is brought to; null leaves them as they are."
+        None, description="LUFS that each segment of the text is brought to; null takes the server's, if it has one."
     )
     quality: Quality | None = Field(
         None,

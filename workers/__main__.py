@@ -13,6 +13,7 @@ from fleet.logs import configure_logging
 from fleet.server import exit_with, serve
 from workers.app import make_app
 from workers.engine.choice import open_engine
+from workers.loudness import can_measure
 from workers.settings import WorkerSettings
 from workers.voices.opening import DataDirectory, open_library
 
@@ -35,6 +36,8 @@ def main() -> None:
 
 
 def _application(settings: WorkerSettings, access: Access, stopping: asyncio.Event) -> ASGIApp:
+    if settings.loudness is not None and not can_measure():
+        raise InvalidSettings(f"{settings.variable('loudness')} needs the package pyloudnorm, which is not installed")
     try:
         engine = open_engine(
             settings.engine,

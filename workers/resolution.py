@@ -50,11 +50,13 @@ def resolve(
     capabilities: Capabilities,
     library: Snapshot,
     max_text_chars: int,
+    loudness: float | None = None,
 ) -> Speech:
     """Each parameter from the first that sets it: the request, its emotion profile, the voice, the server.
 
     The voice is the one that the request names, else the first of the emotion's voices that there is, else the default
     one. The language is the request's, else the voice's where this engine speaks it, else that of the engine's voice.
+    `loudness`, in LUFS, is the server's.
 
     Raises `TextTooLong`, `VoiceNotFound`, `EmotionNotFound`, `ModelNotFound` or `InvalidValue`, naming the field.
     """
@@ -83,7 +85,7 @@ def resolve(
         parameters=replace(_parameters(request, emotion, voice), seed=seed),
         seed=seed,
         speed=request.speed,
-        loudness=request.loudness if can_measure() else None,
+        loudness=(loudness if request.loudness is None else request.loudness) if can_measure() else None,
         ignored=tuple(sorted({*_ignored(request, capabilities), *unspoken})),
     )
 

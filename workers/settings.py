@@ -65,6 +65,9 @@ class WorkerSettings(ServingSettings):
     vocoder_rows: int = Field(0, ge=0, le=256, description="Streams that share an Euler step; 0 suits the device.")
     max_text_chars: int = Field(10_000, ge=1, le=1_000_000, description="Longest text of one request.")
     max_jobs: int = Field(256, ge=1, le=10_000, description="Requests spoken at once; one more is answered 429.")
+    loudness: float | None = Field(
+        None, ge=-40, le=-8, description="LUFS that segments are brought to where a request says nothing of it."
+    )
     stream_idle_s: float = Field(
         60, gt=0, description="Seconds `/v1/audio/stream` waits for text, or for a listener that takes no sound."
     )

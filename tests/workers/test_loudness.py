@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx2
@@ -12,6 +14,7 @@ import pytest
 import soundfile
 
 from fleet.contract import SAMPLE_RATE, AudioFormat
+from tests.running import RunningWorker, free_port
 from tests.sound import decode
 from tests.tools import require_tool
 from workers.engine.base import Samples
@@ -64,6 +67,27 @@ def test_silence_and_scraps_are_left_alone() -> None:
     for samples in (np.zeros(SAMPLE_RATE, np.float32), speech(0.1, 0.1), np.zeros(0, np.float32)):
         heard = np.concatenate([leveller.add(samples), leveller.end_segment()])
         np.testing.assert_allclose(heard, samples, atol=1e-6)
+
+
+def test_server_may_have_one_of_its_own(tmp_path: Path) -> None:
+    """`CHATTERBOX_LOUDNESS` holds where a request says nothing; a request may say something else."""
+    found = []
+    with RunningWorker(free_port(0), loudness=-26) as worker:
+        for asked in ({}, {"loudness": -18}):
+            body = {"text": "The quick brown fox jumps over the lazy dog. " * 3, **asked}
+            answer = httpx2.post(f"{worker.url}/synthesize", json=body, trust_env=False, timeout=20)
+            found.append(lufs(decode(answer.content, AudioFormat.wav)[0], tmp_path))
+    assert found == pytest.approx([-26, -18], abs=1.5)
+
+
+def test_server_that_cannot_measure_does_not_promise_it() -> None:
+    """Without the package, a worker that is to keep a loudness ends with one line."""
+    hidden = "import sys; sys.modules['pyloudnorm'] = None; import workers.__main__ as w; w.main()"
+    environment = {**os.environ, "CHATTERBOX_LOUDNESS": "-20", "CHATTERBOX_PORT": str(free_port(0))}
+    ended = subprocess.run(
+        [sys.executable, "-c", hidden], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, "CHATTERBOX_LOUDNESS needs the package pyloudnorm" in ended.stderr) == (1, True)
 
 
 def test_request_asks_for_it(http: httpx2.Client, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ async def resolved(body: SpeechRequest | SynthesisRequest, request: Request, wor
         capabilities=worker.engine.capabilities,
         library=await worker.library.current(),
         max_text_chars=worker.settings.max_text_chars,
+        loudness=worker.settings.loudness,
     )
     request.state.log = {"chars": len(speech.text), "voice": speech.voice.id, "format": str(speech.audio_format)}
     return speech

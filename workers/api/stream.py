@@ -72,6 +72,7 @@ class _Session:
             capabilities=worker.engine.capabilities,
             library=await worker.library.current(),
             max_text_chars=worker.settings.max_text_chars,
+            loudness=worker.settings.loudness,
         )
         self._socket.scope["state"]["log"] = {"voice": speech.voice.id, "format": str(speech.audio_format)}
         return speech
