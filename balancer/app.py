@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import fleet
+from balancer.administration import Administration
+from balancer.admission import Admission
 from balancer.health import HealthMonitor
+from balancer.lag import LoopLag
+from balancer.members import Members
 from balancer.metrics import BalancerMetrics
 from balancer.policy import POLICIES
 from balancer.pool import WorkerPool
@@ -27,7 +32,9 @@ from balancer.stats import fleet_stats
 from fleet.access import Access, Guard
 from fleet.asgi import BodyLimits, Edge
 from fleet.contract import BalancerHealth, Readiness
-from fleet.errors import MethodNotAllowed, NotReady
+from fleet.deadlines import Deadlines
+from fleet.errors import MethodNotAllowed, RouteNotFound
+from fleet.routes import DRAIN_PATH
 from fleet.sockets import SocketEdge
 
 Endpoint = Callable[[], Awaitable[Response]]
@@ -35,18 +42,27 @@ Endpoint = Callable[[], Awaitable[Response]]
 
 def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event) -> ASGIApp:
     """The application over the workers that the settings name; streams without an end go on until `stopping`."""
-    pool = WorkerPool(settings.worker_urls, POLICIES[settings.policy](), rise=settings.rise, fall=settings.fall)
-    monitor = HealthMonitor(pool, interval_s=settings.probe_interval_s, timeout_s=settings.probe_timeout_s)
-    metrics = BalancerMetrics(pool)
-    proxy = Proxy(pool, metrics, settings, stopping)
-    sockets = SocketProxy(pool, metrics, settings)
-    own = OwnRoutes(pool, metrics)
+    pool = WorkerPool(
+        POLICIES[settings.policy](),
+        rules=settings.rules,
+        mixed_models=settings.mixed_models,
+        probe_interval_s=settings.probe_interval_s,
+    )
+    members = Members(pool, settings.worker_words, file=settings.workers_file, dns_interval_s=settings.dns_interval_s)
+    lag = LoopLag()
+    monitor = HealthMonitor(pool, lag, interval_s=settings.probe_interval_s, timeout_s=settings.probe_timeout_s)
+    admission = Admission(pool, max_queue=settings.max_queue, max_wait_s=settings.queue_timeout_s)
+    metrics = BalancerMetrics(pool, admission, lag)
+    proxy = Proxy(pool, admission, metrics, settings, stopping)
+    sockets = SocketProxy(pool, admission, metrics, settings)
+    administration = Administration(pool, members)
+    own = OwnRoutes(pool, admission, members, metrics)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with monitor.running():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, members.reload)
+        async with lag.running(), members.running(), monitor.running(), proxy.running():
             yield
-        await proxy.aclose()
 
     lifespan_app = Starlette(lifespan=lifespan)
 
@@ -55,16 +71,20 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
             await lifespan_app(scope, receive, send)
         elif scope["type"] == "websocket":
             await sockets(scope, receive, send)
-        elif (endpoint := own.table.get(scope["path"])) is None:
-            await proxy(scope, receive, send)
-        elif scope["method"] not in ("GET", "HEAD"):
-            raise MethodNotAllowed(f"{scope['path']} does not take {scope['method']}")
-        else:
+        elif (endpoint := own.table.get(scope["path"])) is not None:
+            if scope["method"] not in ("GET", "HEAD"):
+                raise MethodNotAllowed(f"{scope['path']} does not take {scope['method']}")
             response = await endpoint()
             await response(scope, receive, send)
+        elif scope["path"] == "/workers" or scope["path"].startswith("/workers/"):
+            await administration(scope, receive, send)
+        elif scope["path"] == DRAIN_PATH:
+            raise RouteNotFound("workers are drained by POST /workers/{worker}/drain")
+        else:
+            await proxy(scope, receive, send)
 
     edge = Edge(
-        Guard(dispatch, access),
+        Deadlines(Guard(dispatch, access), limit_s=settings.request_timeout_s),
         bodies=BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
         uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
     )
@@ -74,8 +94,8 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
 class OwnRoutes:
     """What the balancer answers itself."""
 
-    def __init__(self, pool: WorkerPool, metrics: BalancerMetrics) -> None:
-        self._pool, self._metrics = pool, metrics
+    def __init__(self, pool: WorkerPool, admission: Admission, members: Members, metrics: BalancerMetrics) -> None:
+        self._pool, self._admission, self._members, self._metrics = pool, admission, members, metrics
         self._process = psutil.Process()
 
         self.table: dict[str, Endpoint] = {
@@ -93,8 +113,8 @@ class OwnRoutes:
 
     async def health(self) -> Response:
         """That the balancer lives, and what speaks behind it."""
-        ready = self._pool.ready()
-        known = [worker.health for worker in ready if worker.health is not None]
+        serving = self._pool.serving()
+        known = [worker.health for worker in serving if worker.health is not None]
         return _json(
             BalancerHealth(
                 version=fleet.__version__,
@@ -102,7 +122,7 @@ class OwnRoutes:
                 model=sorted({health.model for health in known}),
                 device=sorted({health.device for health in known}),
                 workers=len(self._pool.workers),
-                ready=len(ready),
+                ready=len(serving),
                 uptime_s=time.time() - self._metrics.started_at,
                 memory_bytes=self._process.memory_info().rss,
                 pid=os.getpid(),
@@ -111,12 +131,12 @@ class OwnRoutes:
 
     async def ready(self) -> Response:
         """200 while at least one worker can speak."""
-        if not self._pool.ready():
-            raise NotReady("no worker is ready to speak", retry_after=1)
+        if not self._pool.serving():
+            raise self._pool.not_ready()
         return _json(Readiness(ready=True))
 
     async def stats(self) -> Response:
-        return _json(fleet_stats(self._pool, self._metrics))
+        return _json(fleet_stats(self._pool, self._admission, self._members, self._metrics))
 
     async def metrics(self) -> Response:
         return Response(self._metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

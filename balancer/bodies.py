@@ -31,12 +31,18 @@ class Body:
         while piece := await asyncio.to_thread(self._file.read, _PIECE):
             yield piece
 
+    def start(self) -> bytes:
+        """A small body, whole; of one on disk nothing."""
+        if self.size > _IN_MEMORY:
+            return b""
+        self._file.seek(0)
+        return self._file.read()
+
     def content(self) -> bytes | AsyncIterator[bytes]:
         """As an HTTP client takes it: a small body in one piece."""
         if self.size > _IN_MEMORY:
             return self.pieces()
-        self._file.seek(0)
-        return self._file.read()
+        return self.start()
 
 
 @asynccontextmanager

@@ -7,106 +7,160 @@ hear, and a worker that dies cuts the answer short.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
-import httpx2
+import aiohttp
 from starlette.types import Receive, Scope, Send
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
+from balancer.admission import Admission, Ticket
+from balancer.asks import ask_of, ticket_of
 from balancer.bodies import received
 from balancer.metrics import BalancerMetrics
-from balancer.pool import Worker, WorkerPool
+from balancer.passage import Passage
+from balancer.policy import Ask
+from balancer.pool import WorkerPool
+from balancer.retries import RetryBudget
 from balancer.settings import BalancerSettings
-from balancer.upstream import Call, Reply, TryAnother, describe, open_reply
-from fleet.asgi import ClientGone, CutShort, while_client_stays
-from fleet.errors import FleetError
+from balancer.upstream import LOSSES, Call, Reply, TryAnother, describe, open_client, open_reply
+from balancer.worker import Worker
+from fleet.asgi import CutShort, while_client_stays
+from fleet.errors import UpstreamFailed
+from fleet.routes import is_speech
+from fleet.sse import error_event
 
-_KEEPALIVE_EXPIRY_S = 20
-"""Shorter than the workers' keep-alive, so that a connection is never used just as its worker closes it."""
+_ANYTHING = Ask()
+"""What is no speech: any worker will do, whatever it has to do."""
 
 
 class Proxy:
     """The ASGI endpoint behind which all workers stand."""
 
     def __init__(
-        self, pool: WorkerPool, metrics: BalancerMetrics, settings: BalancerSettings, stopping: asyncio.Event
+        self,
+        pool: WorkerPool,
+        admission: Admission,
+        metrics: BalancerMetrics,
+        settings: BalancerSettings,
+        stopping: asyncio.Event,
     ) -> None:
-        self._pool, self._metrics, self._stopping = pool, metrics, stopping
-        self._max_attempts = settings.max_attempts
-        self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s),
-            limits=httpx2.Limits(
-                max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_EXPIRY_S
-            ),
-            trust_env=False,
-        )
-        self._client.headers.clear()
+        self._pool, self._admission, self._metrics, self._stopping = pool, admission, metrics, stopping
+        self._max_attempts, self._write_timeout_s = settings.max_attempts, settings.write_timeout_s
+        self._budget = RetryBudget(share=settings.retry_share, least=settings.least_retries)
+        self._timeouts = {"connect_timeout_s": settings.connect_timeout_s, "idle_timeout_s": settings.idle_timeout_s}
+        self._client: aiohttp.ClientSession
 
-    async def aclose(self) -> None:
-        await self._client.aclose()
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The connections to the workers last as long as the context."""
+        async with open_client(**self._timeouts) as self._client:
+            yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         passage = Passage()
         try:
             async with received(receive) as body:
-                await while_client_stays(receive, self._relay(Call.of(scope, body), passage, send))
-        except ClientGone:
-            passage.outcome = "client_gone"
-            raise
-        except CutShort:
-            passage.outcome = "cut_short"
-            raise
-        except FleetError as error:
-            passage.outcome = "unserved" if error.status >= 500 else "refused"
+                call = Call.of(scope, body)
+                ticket = ticket_of(scope, ask_of(scope, body)) if is_speech(scope) else None
+                await while_client_stays(receive, self._relay(call, ticket, passage, send))
+        except BaseException as error:
+            passage.ended_by(error)
             raise
         finally:
-            self._metrics.ended(passage.worker_name, passage.outcome, passage.age_s)
-            scope["state"]["log"] = {"worker": passage.worker_name, "attempts": len(passage.tried)}
+            self._metrics.ended(passage)
+            scope["state"]["log"] = passage.told()
 
-    async def _relay(self, call: Call, passage: Passage, send: Send) -> None:
+    async def _relay(self, call: Call, ticket: Ticket | None, passage: Passage, send: Send) -> None:
         async with AsyncExitStack() as stack:
-            reply = await self._first_reply(call, passage, stack)
+            reply = await self._first_reply(call, ticket, passage, stack)
             passage.answered(reply.status)
-            self._metrics.first_byte(passage.age_s)
             await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
             endless = call.method == "GET" and reply.is_events
             rest = _until(self._stopping, reply.rest) if endless else reply.rest
-            chunk = reply.first
+            chunk, last = reply.first, b""
             try:
                 while chunk:
-                    self._metrics.sent(len(chunk))
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    chunk = await anext(rest, b"")
-            except httpx2.HTTPError as error:
-                reply.worker.failures += 1
-                raise CutShort(f"{reply.worker.name}: {describe(error)}") from error
+                    await self._write(chunk, passage, send)
+                    chunk, last = await anext(rest, b""), chunk
+            except LOSSES as error:
+                reply.worker.failed(f"lost in mid-stream: {describe(error)}")
+                lost = CutShort(f"{reply.worker.name}: {describe(error)}")
+                if not reply.is_events or not last.endswith(b"\n\n"):
+                    raise lost from error
+                # Between two events there is room for one that says so.
+                said = UpstreamFailed(f"{reply.worker.name} was lost")
+                await send({"type": "http.response.body", "body": error_event(said, call.scope), "more_body": True})
+                passage.ended_by(lost)
             await send({"type": "http.response.body", "body": b""})
 
-    async def _first_reply(self, call: Call, passage: Passage, stack: AsyncExitStack) -> Reply:
-        """A reply whose first chunk is here, from the first worker that gives one; `stack` holds it open.
+    async def _write(self, chunk: bytes, passage: Passage, send: Send) -> None:
+        """Raises `CutShort` for a reader that takes nothing for so long that it must be gone."""
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except TimeoutError:
+            raise CutShort(f"the caller took nothing for {self._write_timeout_s:g} s") from None
+        passage.sent(len(chunk))
 
-        Raises `NotReady` when no worker is left to try, or the last worker's failure after `max_attempts` of them.
+    async def _first_reply(self, call: Call, ticket: Ticket | None, passage: Passage, stack: AsyncExitStack) -> Reply:
+        """A reply whose first chunk is here, from the first worker that gives one; `stack` holds it and its place.
+
+        Raises `NotReady` when no worker serves, `Overloaded` when there is no room to wait, or the last worker's
+        failure when none is left to try, `max_attempts` were tried, or too many are being tried again already.
         """
-        tried = passage.tried
+        self._budget.requested()
         attempts = AsyncRetrying(
             stop=stop_after_attempt(self._max_attempts), retry=retry_if_exception_type(TryAnother), reraise=True
         )
         try:
             async for attempt in attempts:
                 with attempt:
-                    worker = self._pool.choose(excluding=tried)
-                    if tried:
-                        self._metrics.retried()
-                    tried.append(worker)
-                    last_chance = len(tried) == self._max_attempts or not self._pool.ready(excluding=tried)
-                    return await stack.enter_async_context(
-                        open_reply(self._client, worker, call, last_chance=last_chance)
-                    )
+                    async with AsyncExitStack() as held:
+                        worker = await held.enter_async_context(self._place(ticket, passage))
+                        if passage.tried:
+                            self._budget.retried()
+                        passage.placed(worker)
+                        last_chance = self._is_last_chance(ticket, passage)
+                        try:
+                            reply = await held.enter_async_context(
+                                open_reply(self._client, worker, call, last_chance=last_chance)
+                            )
+                        except TryAnother as failure:
+                            if last_chance:
+                                raise failure.error from failure
+                            self._metrics.retried(failure.error)
+                            raise
+                        stack.push_async_exit(held.pop_all())
+                        return reply
         except TryAnother as last:
             raise last.error from last
         raise AssertionError("retrying ends with a reply or an error")
+
+    def _is_last_chance(self, ticket: Ticket | None, passage: Passage) -> bool:
+        ask = None if ticket is None else ticket.ask
+        return (
+            len(passage.tried) == self._max_attempts
+            or not self._budget.allows
+            or not self._pool.serving(ask, excluding=passage.tried)
+        )
+
+    @asynccontextmanager
+    async def _place(self, ticket: Ticket | None, passage: Passage) -> AsyncIterator[Worker]:
+        tried = passage.tried
+        if ticket is not None:
+            again = replace(ticket, ask=replace(ticket.ask, again=True), excluding=tuple(tried)) if tried else ticket
+            async with self._admission.place(again) as worker:
+                yield worker
+            return
+        found = self._pool.choose(replace(_ANYTHING, again=bool(tried)), excluding=tried, with_place=False)
+        assert found is not None
+        found.begin(None)
+        try:
+            yield found
+        finally:
+            found.end(None)
 
 
 async def _until(stopping: asyncio.Event, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -124,23 +178,3 @@ async def _until(stopping: asyncio.Event, pieces: AsyncIterator[bytes]) -> Async
                 piece.cancel()
     finally:
         told.cancel()
-
-
-class Passage:
-    """One request on its way through: for the figures and the log."""
-
-    def __init__(self) -> None:
-        self.tried: list[Worker] = []
-        self.outcome = "failed"  # until something better is known
-        self._began_at = time.monotonic()
-
-    @property
-    def age_s(self) -> float:
-        return time.monotonic() - self._began_at
-
-    @property
-    def worker_name(self) -> str:
-        return self.tried[-1].name if self.tried else "none"
-
-    def answered(self, status: int) -> None:
-        self.outcome = "ok" if status < 400 else "refused" if status < 500 else "failed"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -13,20 +16,25 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.frames import CloseCode
 from websockets.typing import Subprotocol
 
+from balancer.admission import Admission
+from balancer.asks import ticket_of
 from balancer.metrics import BalancerMetrics
-from balancer.pool import Worker, WorkerPool
-from balancer.proxy import Passage
+from balancer.passage import Passage
+from balancer.policy import Ask
+from balancer.pool import WorkerPool
 from balancer.settings import BalancerSettings
+from balancer.upstream import quoted
+from balancer.worker import Worker
 from fleet.asgi import ClientGone
 from fleet.contract import REQUEST_ID_HEADER
 from fleet.error_answers import from_response
-from fleet.errors import FleetError, RouteNotFound, UpstreamFailed
+from fleet.errors import RouteNotFound, UpstreamFailed
 from fleet.routes import STREAM_PATH
 from fleet.server import MESSAGE_LIMIT
 
 log = structlog.get_logger()
 
-_PASSED_ON = ("authorization", "user-agent", "accept-language")
+_PASSED_ON = ("authorization", "user-agent", "accept-language", "traceparent", "tracestate", "baggage")
 _WORTH_ANOTHER_WORKER = frozenset({429, 502, 503, 504})
 
 _WAITING_MESSAGES = 4
@@ -41,8 +49,10 @@ _UNSENDABLE_CODES = frozenset({CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOS
 class SocketProxy:
     """The ASGI endpoint of all WebSockets. A worker is settled on when it has accepted the connection."""
 
-    def __init__(self, pool: WorkerPool, metrics: BalancerMetrics, settings: BalancerSettings) -> None:
-        self._pool, self._metrics = pool, metrics
+    def __init__(
+        self, pool: WorkerPool, admission: Admission, metrics: BalancerMetrics, settings: BalancerSettings
+    ) -> None:
+        self._pool, self._admission, self._metrics = pool, admission, metrics
         self._max_attempts = settings.max_attempts
         self._connect_timeout_s = settings.connect_timeout_s
 
@@ -53,49 +63,57 @@ class SocketProxy:
         try:
             await receive()  # "websocket.connect"
             await self._relay(scope, receive, send, passage)
-        except ClientGone:
-            passage.outcome = "client_gone"
-            raise
-        except FleetError as error:
-            passage.outcome = "unserved" if error.status >= 500 else "refused"
+        except BaseException as error:
+            passage.ended_by(error)
             raise
         finally:
-            self._metrics.ended(passage.worker_name, passage.outcome, passage.age_s)
-            scope["state"]["log"] = {"worker": passage.worker_name, "attempts": len(passage.tried)}
+            self._metrics.ended(passage)
+            scope["state"]["log"] = passage.told()
 
     async def _relay(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
-        worker, upstream = await self._connected(scope, passage)
-        try:
-            with worker.serving():
-                headers = [(b"x-worker", worker.name.encode())]
-                await send({"type": "websocket.accept", "subprotocol": upstream.subprotocol, "headers": headers})
-                await _pass_both_ways(upstream, worker, receive, send)
-                passage.outcome = "ok"
-        finally:
-            await upstream.close()
+        async with AsyncExitStack() as stack:
+            worker, upstream = await self._connected(scope, receive, passage, stack)
+            headers = [(b"x-worker", worker.name.encode())]
+            await send({"type": "websocket.accept", "subprotocol": upstream.subprotocol, "headers": headers})
+            await _pass_both_ways(upstream, worker, receive, send)
+            passage.outcome = "ok"
 
-    async def _connected(self, scope: Scope, passage: Passage) -> tuple[Worker, ClientConnection]:
-        """The first worker that accepts. Raises what the last one answered, or `NotReady`."""
+    async def _connected(
+        self, scope: Scope, receive: Receive, passage: Passage, stack: AsyncExitStack
+    ) -> tuple[Worker, ClientConnection]:
+        """The first worker that accepts; `stack` holds the connection and its place.
+
+        Raises what the last one answered, `NotReady`, `Overloaded`, or `ClientGone`.
+        """
+        ticket = ticket_of(scope, Ask())
         while True:
-            worker = self._pool.choose(excluding=passage.tried)
-            if passage.tried:
-                self._metrics.retried()
-            passage.tried.append(worker)
-            last_chance = len(passage.tried) == self._max_attempts or not self._pool.ready(excluding=passage.tried)
-            try:
-                return worker, await self._connect(worker, scope)
-            except InvalidStatus as refusal:
-                status = refusal.response.status_code
-                if status not in _WORTH_ANOTHER_WORKER or last_chance:
-                    raise from_response(status, _json(refusal.response.body)) from refusal
-            except (OSError, InvalidHandshake, ConnectionClosed) as error:
-                worker.failures += 1
-                worker.refused_connection(str(error) or type(error).__name__)
-                if last_chance:
-                    raise UpstreamFailed(f"{worker.name} does not answer") from error
+            tried = passage.tried
+            again = replace(ticket, ask=replace(ticket.ask, again=bool(tried)), excluding=tuple(tried))
+            async with AsyncExitStack() as held:
+                worker = await _while_it_waits(receive, held.enter_async_context(self._admission.place(again)))
+                passage.placed(worker)
+                last_chance = len(tried) == self._max_attempts or not self._pool.serving(excluding=tried)
+                try:
+                    upstream = await self._connect(worker, scope)
+                except InvalidStatus as refusal:
+                    status = refusal.response.status_code
+                    failure = from_response(status, _json(refusal.response.body))
+                    if status not in _WORTH_ANOTHER_WORKER or last_chance:
+                        raise failure from refusal
+                except (OSError, InvalidHandshake, ConnectionClosed) as error:
+                    worker.failures += 1
+                    worker.refused(str(error) or type(error).__name__)
+                    failure = UpstreamFailed(f"{worker.name} does not answer")
+                    if last_chance:
+                        raise failure from error
+                else:
+                    held.push_async_callback(upstream.close)
+                    stack.push_async_exit(held.pop_all())
+                    return worker, upstream
+            self._metrics.retried(failure)
 
     async def _connect(self, worker: Worker, scope: Scope) -> ClientConnection:
-        query = "?" + scope["query_string"].decode("ascii", "replace") if scope["query_string"] else ""
+        query = "?" + quoted(scope["query_string"]) if scope["query_string"] else ""
         headers = [(name, value) for name, value in _decoded(scope["headers"]) if name in _PASSED_ON]
         return await connect(
             "ws" + worker.url.removeprefix("http") + STREAM_PATH + query,
@@ -110,6 +128,20 @@ class SocketProxy:
             close_timeout=_CLOSE_TIMEOUT_S,
             proxy=None,
         )
+
+
+async def _while_it_waits(receive: Receive, place: Coroutine[Any, Any, Worker]) -> Worker:
+    """The place, unless the caller leaves before there is one: nothing else can come from it yet."""
+    waiting, gone = asyncio.ensure_future(place), asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientGone
+        return waiting.result()
+    finally:
+        gone.cancel()
+        waiting.cancel()
+        await asyncio.wait({waiting, gone})
 
 
 async def _pass_both_ways(upstream: ClientConnection, worker: Worker, receive: Receive, send: Send) -> None:
@@ -139,11 +171,12 @@ async def _pass_back(upstream: ClientConnection, worker: Worker, send: Send) -> 
     try:
         while True:
             message = await upstream.recv()
+            worker.progressed()
             kind = "text" if isinstance(message, str) else "bytes"
             await send({"type": "websocket.send", kind: message})
     except ConnectionClosed as closed:
         if closed.rcvd is None:
-            worker.failures += 1
+            worker.failed(f"a WebSocket was lost: {closed}")
             log.warning("worker_lost", worker=worker.name, error=str(closed))
             raise UpstreamFailed(f"{worker.name} was lost") from closed
         code = CloseCode.NORMAL_CLOSURE if closed.rcvd.code in _UNSENDABLE_CODES else closed.rcvd.code

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import quote
 
-import httpx2
+import aiohttp
 import structlog
+from multidict import CIMultiDict
 from starlette.types import Scope
+from yarl import URL
 
 from balancer.bodies import Body
-from balancer.pool import Worker
+from balancer.worker import Worker
 from fleet.contract import REQUEST_ID_HEADER
+from fleet.deadlines import TIMEOUT_HEADER, remaining_s
 from fleet.errors import FleetError, RouteNotFound, UpstreamFailed, UpstreamTimeout
+from fleet.http_protocol import HEAD_LIMIT
 from fleet.routes import is_speech
 
 log = structlog.get_logger()
@@ -23,11 +29,27 @@ Headers = list[tuple[bytes, bytes]]
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
 )
-_REQUEST_ID = REQUEST_ID_HEADER.encode()
-_NOT_PASSED_ON = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"origin", b"x-worker", _REQUEST_ID}
+_REQUEST_ID, _TIMEOUT = REQUEST_ID_HEADER.encode(), TIMEOUT_HEADER.lower().encode()
+_NOT_PASSED_ON = _HOP_BY_HOP | {
+    *(b"host", b"content-length", b"expect", b"origin", b"x-worker", b"x-priority", _TIMEOUT, _REQUEST_ID)
+}
 _NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server", _REQUEST_ID}
 
 _WORTH_ANOTHER_WORKER = frozenset({429, 502, 503, 504})
+_WORKERS_FAULT = frozenset({500, 502, 503, 504})
+
+_KEEPALIVE_EXPIRY_S = 20
+"""Shorter than the workers' keep-alive, so that a connection is never used just as its worker closes it."""
+
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""There was no connection: nothing of the request was sent."""
+
+LOSSES = (aiohttp.ClientError, ConnectionError, TimeoutError)
+"""What a worker that is lost, or gives nothing in time, is noticed by."""
+
+_TARGET_SAFE = "!$%&'()*+,/:;=?@[]|{}<>^`\"\\"
+
+_ADDED_BY_THE_CLIENT = ("accept", "accept-encoding", "content-type", "user-agent")
 
 
 class TryAnother(Exception):
@@ -38,13 +60,29 @@ class TryAnother(Exception):
         self.error = error
 
 
+def open_client(*, connect_timeout_s: float, idle_timeout_s: float) -> aiohttp.ClientSession:
+    """The client of all workers: adds nothing, follows nothing, unpacks nothing, tries nothing twice."""
+    client = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_EXPIRY_S),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=idle_timeout_s),
+        skip_auto_headers=_ADDED_BY_THE_CLIENT,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        max_line_size=HEAD_LIMIT,
+        max_field_size=HEAD_LIMIT,
+    )
+    # By itself it would send a PUT or DELETE again whose connection broke, and what was changed once would be twice.
+    client._retry_connection = False  # noqa: SLF001 - there is no public way
+    return client
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request as it goes to a worker. `replayable`: a second worker may be sent it after a first one was."""
 
-    method: str
-    target: bytes
-    headers: Headers
+    scope: Scope
+    target: str
+    headers: CIMultiDict[str]
     body: Body
     replayable: bool
 
@@ -52,12 +90,25 @@ class Call:
     def of(scope: Scope, body: Body) -> Call:
         _refuse_odd_path(scope["path"])
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        headers = [(name, value) for name, value in scope["headers"] if name not in _NOT_PASSED_ON]
-        headers.append((_REQUEST_ID, scope["state"]["request_id"].encode()))
+        headers = CIMultiDict(
+            (name.decode("latin-1"), _text(value)) for name, value in scope["headers"] if name not in _NOT_PASSED_ON
+        )
+        headers[REQUEST_ID_HEADER] = scope["state"]["request_id"]
         if body.size:
-            headers.append((b"content-length", str(body.size).encode()))
+            headers["content-length"] = str(body.size)
         replayable = scope["method"] in ("GET", "HEAD") or is_speech(scope)
-        return Call(scope["method"], target, headers, body, replayable)
+        return Call(scope, quoted(target), headers, body, replayable)
+
+    @property
+    def method(self) -> str:
+        return str(self.scope["method"])
+
+    def headers_now(self) -> CIMultiDict[str]:
+        """With what is left of its time."""
+        left_s = remaining_s(self.scope)
+        if left_s is not None:
+            self.headers[TIMEOUT_HEADER] = f"{max(left_s, 0.001):.3f}"
+        return self.headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +128,86 @@ class Reply:
 
 @asynccontextmanager
 async def open_reply(
-    client: httpx2.AsyncClient, worker: Worker, call: Call, *, last_chance: bool
+    client: aiohttp.ClientSession, worker: Worker, call: Call, *, last_chance: bool
 ) -> AsyncIterator[Reply]:
-    """The worker's reply, held open inside the context.
+    """The worker's reply, held open inside the context; the worker's record is told how it went.
 
-    Raises `TryAnother` when the worker refused the connection, was lost before its first chunk (and the call may be
-    replayed), or said that it cannot serve now (and this was not the `last_chance`).
+    Raises `TryAnother` when the worker refused the connection, was lost or found stuck before its first chunk (and the
+    call may be replayed), or said that it cannot serve now (and this was not the `last_chance`).
     """
-    url = httpx2.URL(worker.url).copy_with(raw_path=call.target)
-    request = client.build_request(call.method, url, headers=call.headers, content=call.body.content())
-    with worker.serving():
-        try:
-            response = await client.send(request, stream=True)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+    try:
+        response, first = await _begin(client, worker, call, last_chance=last_chance)
+    except _UNSENT as error:
+        if isinstance(error, TimeoutError):
+            worker.failed(f"it cannot be connected to: {describe(error)}")
+        else:
             worker.failures += 1
-            worker.refused_connection(describe(error))
-            raise TryAnother(UpstreamFailed(f"{worker.name} does not answer")) from error
-        except httpx2.HTTPError as error:
-            raise _lost(worker, call, error) from error
-        try:
-            if response.status_code in _WORTH_ANOTHER_WORKER and call.replayable and not last_chance:
-                raise TryAnother(UpstreamFailed(f"{worker.name} answered {response.status_code}"))
-            rest = response.aiter_raw()
-            try:
-                first = await anext(rest, b"")
-            except httpx2.HTTPError as error:
-                raise _lost(worker, call, error) from error
-            yield Reply(worker, response.status_code, _headers_back(response, worker), first, rest)
-        finally:
-            await response.aclose()
+            worker.refused(describe(error))
+        raise TryAnother(UpstreamFailed(f"{worker.name} does not answer")) from error
+    except LOSSES as error:
+        raise _lost(worker, call, error) from error
+    try:
+        yield Reply(worker, response.status, _headers_back(response, worker), first, _rest(response, worker))
+    finally:
+        response.close()
+
+
+async def _begin(
+    client: aiohttp.ClientSession, worker: Worker, call: Call, *, last_chance: bool
+) -> tuple[aiohttp.ClientResponse, bytes]:
+    """The response and its first chunk, unless the worker is found gone or stuck meanwhile."""
+    async with AsyncExitStack() as stack, asyncio.timeout(None) as patience:
+
+        def give_up() -> None:
+            if not patience.expired():
+                patience.reschedule(0)
+
+        with worker.watched(give_up):
+            response = await client.request(
+                call.method,
+                URL(worker.url + call.target, encoded=True),
+                headers=call.headers_now(),
+                data=call.body.content() or None,
+                allow_redirects=False,
+            )
+            stack.callback(response.close)
+            refused = response.status in _WORTH_ANOTHER_WORKER and call.replayable and not last_chance
+            first = b"" if refused else await response.content.readany()
+        worker.progressed()
+        _count(worker, response.status)
+        if refused:
+            raise TryAnother(UpstreamFailed(f"{worker.name} answered {response.status}"))
+        stack.pop_all()
+        return response, first
+
+
+async def _rest(response: aiohttp.ClientResponse, worker: Worker) -> AsyncIterator[bytes]:
+    while chunk := await response.content.readany():
+        worker.progressed()
+        yield chunk
+
+
+def _count(worker: Worker, status: int) -> None:
+    """An answer that is an error of the worker's own counts against it; that it is full does not."""
+    if status in _WORKERS_FAULT:
+        worker.failed(f"it answered {status}")
+    elif status < 400:
+        worker.served()
+
+
+def quoted(target: bytes) -> str:
+    """A request's target as it may be sent on: what is neither reserved nor printable is escaped."""
+    return quote(target, safe=_TARGET_SAFE)
+
+
+def _text(value: bytes) -> str:
+    """A header's value, so that UTF-8, which is what is sent, gives the same bytes where it can; without the white
+    space around it, which is no part of it (RFC 9110, 5.5).
+    """
+    try:
+        return value.strip().decode()
+    except UnicodeDecodeError:
+        return value.strip().decode("latin-1")
 
 
 def _refuse_odd_path(path: str) -> None:
@@ -114,22 +216,22 @@ def _refuse_odd_path(path: str) -> None:
         raise RouteNotFound(f"there is nothing at {path}")
 
 
-def describe(error: httpx2.HTTPError) -> str:
+def describe(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _lost(worker: Worker, call: Call, error: httpx2.HTTPError) -> Exception:
+def _lost(worker: Worker, call: Call, error: BaseException) -> Exception:
     """What to raise when a worker was lost between the request and its first chunk."""
-    worker.failures += 1
+    worker.failed(describe(error))
     log.warning("worker_lost", worker=worker.name, error=describe(error))
     said: FleetError = UpstreamFailed(f"{worker.name} was lost before it gave sound")
-    if isinstance(error, httpx2.TimeoutException):
+    if isinstance(error, TimeoutError):
         said = UpstreamTimeout(f"{worker.name} gave no sound in time")
     return TryAnother(said) if call.replayable else said
 
 
-def _headers_back(response: httpx2.Response, worker: Worker) -> Headers:
-    headers = [(name.lower(), value) for name, value in response.headers.raw]
+def _headers_back(response: aiohttp.ClientResponse, worker: Worker) -> Headers:
+    headers = [(name.lower(), value) for name, value in response.raw_headers]
     passed = [
         pair for pair in headers if pair[0] not in _NOT_PASSED_BACK and not pair[0].startswith(b"access-control-")
     ]

@@ -13,9 +13,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.contract import REQUEST_ID_HEADER
-from fleet.errors import InvalidSettings, OriginNotAllowed, Unauthorized
+from fleet.errors import InvalidSettings, NotAdministrator, OriginNotAllowed, Unauthorized
 from fleet.keys import Key, KeyLimits, Keys, credential_path, read_keys
-from fleet.routes import is_speech, needs_no_key
+from fleet.routes import is_administration, is_speech, needs_no_key
 from fleet.settings import ServingSettings
 
 LOOPBACK = "loopback"
@@ -116,6 +116,8 @@ class Guard:
             self._check_origin(scope)
         else:
             scope["state"]["key"] = key.name
+        if is_administration(scope):
+            self._check_administrator(scope, key)
         if key is None or not is_speech(scope):
             await self.app(scope, receive, send)
             return
@@ -141,6 +143,16 @@ class Guard:
         if key is None:
             raise Unauthorized("this API key is not known")
         return key
+
+    def _check_administrator(self, scope: Scope, key: Key | None) -> None:
+        """Where there are keys, it takes one that administrates; else the caller must be on this machine."""
+        if key is not None:
+            if not key.administrates:
+                raise NotAdministrator(f"the key {key.name} may not change the fleet: its line lacks the word admin")
+            return
+        client = scope.get("client")
+        if client is None or not ipaddress.ip_address(client[0]).is_loopback:
+            raise NotAdministrator("without keys the fleet is changed from its own machine only")
 
     def _check_origin(self, scope: Scope) -> None:
         """Without a key, any page in the caller's browser could change things here, or listen: CORS alone stops

@@ -111,8 +111,8 @@ class DecodingFigures(BaseModel):
 class WorkerHealth(BaseModel):
     """A worker's `GET /health`. Seconds and bytes; `rtf` and `ttfa_s` are measured over the last syntheses, or null.
 
-    `figures` is null for an engine that decodes no tokens. `store_id` is of the library of voices: workers of one fleet
-    have the same.
+    `concurrency` is how many requests it speaks at once; more would wait inside it. `figures` is null for an engine
+    that decodes no tokens. `store_id` is of the library of voices: workers of one fleet have the same.
     """
 
     status: Literal["ok"] = "ok"
@@ -135,32 +135,82 @@ class WorkerHealth(BaseModel):
     memory_bytes: int
     pid: int
     store_id: str | None = None
+    concurrency: int | None = None
     figures: DecodingFigures | None = None
 
 
-class WorkerStats(BaseModel):
-    """One worker as the balancer sees it. `age_s` is how old `health` is; both are null before the first answer."""
+class Drain(BaseModel):
+    """A worker's `PUT /draining`: whether it is to take nothing new, and refuse its probes to say so."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    draining: bool
+
+
+WorkerStateName = Literal["starting", "ready", "degraded", "draining", "ejected", "half_open", "dead"]
+
+
+class WorkerState(BaseModel):
+    """What the balancer's administration answers: the worker as it is now. `lease_s` is of one that has registered."""
 
     name: str
     url: str
-    state: Literal["starting", "ready", "ejected"]
+    state: WorkerStateName
+    reason: str | None
+    in_flight: int
+    lease_s: float | None = None
+
+
+class WorkerStats(BaseModel):
+    """One worker as the balancer sees it. `age_s` is how old `health` is; both are null before the first answer.
+
+    `jobs` and `pending_chars` are the speech among what is in flight, `foreign_jobs` what it speaks for others, `limit`
+    the places it has; `weight` is below 1 while it is started slowly.
+    """
+
+    name: str
+    url: str
+    source: str
+    state: WorkerStateName
     reason: str | None
     since_s: float
     in_flight: int
+    jobs: int
+    foreign_jobs: int
+    limit: int
+    pending_chars: int
+    weight: float
     requests: int
     failures: int
+    ejections: int
     age_s: float | None
     health: WorkerHealth | None
 
 
 class FleetTotals(BaseModel):
+    """`ready` are the workers that take requests. `running_jobs`, `queued_jobs` and `memory_bytes` add up what those
+    workers told whose figures are not `missing`.
+    """
+
     workers: int
     ready: int
     in_flight: int
+    waiting: dict[str, int]
     requests: int
     failures: int
     retries: int
+    ejections: int
     bytes_sent: int
+    running_jobs: int
+    queued_jobs: int
+    memory_bytes: int
+
+
+class MissingFigures(BaseModel):
+    """A worker whose own figures are not part of the totals, and why."""
+
+    worker: str
+    reason: str
 
 
 class FleetStats(BaseModel):
@@ -170,6 +220,7 @@ class FleetStats(BaseModel):
     policy: str
     uptime_s: float
     totals: FleetTotals
+    missing: list[MissingFigures]
     workers: list[WorkerStats]
 
 

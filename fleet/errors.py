@@ -7,17 +7,20 @@ FleetError
 │   ├── BadRequest               400 bad_request
 │   ├── Unauthorized             401 invalid_api_key
 │   ├── OriginNotAllowed         403 origin_not_allowed
+│   ├── NotAdministrator         403 not_administrator
 │   ├── RouteNotFound            404 route_not_found
 │   ├── VoiceNotFound            404 voice_not_found
 │   ├── EmotionNotFound          404 emotion_not_found
 │   ├── OutputNotFound           404 output_not_found
 │   ├── ModelNotFound            404 model_not_found
+│   ├── WorkerNotFound           404 worker_not_found
 │   ├── MethodNotAllowed         405 method_not_allowed
 │   ├── RequestTimeout           408 request_timeout
 │   ├── NameTaken                409 name_taken
 │   ├── VoiceInUse               409 voice_in_use
 │   ├── VoiceBuiltIn             409 voice_built_in
 │   ├── VoiceUnfit               409 voice_unfit
+│   ├── WorkerFixed              409 worker_fixed
 │   ├── PreconditionFailed       412 precondition_failed
 │   ├── BodyTooLarge             413 body_too_large
 │   ├── UnsupportedMediaType     415 unsupported_media_type
@@ -34,12 +37,14 @@ FleetError
 │   ├── InternalError            500 internal_error
 │   ├── SynthesisFailed          500 synthesis_failed
 │   ├── UpstreamFailed           502 upstream_failed
+│   ├── Draining                 503 draining
 │   ├── EngineLost               503 engine_lost
 │   ├── NotReady                 503 not_ready
 │   ├── VoicePending             503 voice_pending
 │   ├── StoreUnavailable         503 store_unavailable
 │   ├── Unreachable              503 unreachable
 │   ├── UpstreamTimeout          504 upstream_timeout
+│   ├── DeadlineExceeded         504 deadline_exceeded
 │   └── StorageFull              507 storage_full
 └── StartupError             a process cannot begin; never sent over HTTP
     ├── InvalidSettings          500 invalid_settings
@@ -117,6 +122,10 @@ class OriginNotAllowed(RequestError, code="origin_not_allowed", status=403):
     """A page in somebody's browser asked, and its origin is not among those allowed."""
 
 
+class NotAdministrator(RequestError, code="not_administrator", status=403):
+    """The fleet itself is changed by its administrators only."""
+
+
 class RouteNotFound(RequestError, code="route_not_found", status=404):
     pass
 
@@ -134,6 +143,10 @@ class OutputNotFound(RequestError, code="output_not_found", status=404):
 
 
 class ModelNotFound(RequestError, code="model_not_found", status=404):
+    pass
+
+
+class WorkerNotFound(RequestError, code="worker_not_found", status=404):
     pass
 
 
@@ -159,6 +172,10 @@ class VoiceBuiltIn(RequestError, code="voice_built_in", status=409):
 
 class VoiceUnfit(RequestError, code="voice_unfit", status=409):
     """The engine could make nothing of the voice's recordings."""
+
+
+class WorkerFixed(RequestError, code="worker_fixed", status=409):
+    """The worker is named by the settings, and leaves the pool by them only."""
 
 
 class PreconditionFailed(RequestError, code="precondition_failed", status=412):
@@ -225,6 +242,10 @@ class UpstreamFailed(ServiceError, code="upstream_failed", status=502):
     pass
 
 
+class Draining(ServiceError, code="draining", status=503):
+    """The worker finishes what it has and takes nothing new."""
+
+
 class EngineLost(ServiceError, code="engine_lost", status=503):
     """The engine died, hung or is shutting down while it had this job; another worker can still serve it."""
 
@@ -247,6 +268,10 @@ class Unreachable(ServiceError, code="unreachable", status=503):
 
 class UpstreamTimeout(ServiceError, code="upstream_timeout", status=504):
     pass
+
+
+class DeadlineExceeded(ServiceError, code="deadline_exceeded", status=504):
+    """The time that the caller gave its request is over."""
 
 
 class StorageFull(ServiceError, code="storage_full", status=507):

@@ -25,6 +25,8 @@ CREDENTIAL = "api-keys"
 _KEY = re.compile(r"[A-Za-z0-9._~+-]{16,256}")
 """What both a bearer token (RFC 6750) and a WebSocket's subprotocol may hold, and nobody guesses."""
 
+_ADMINISTRATOR = "admin"
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _BUSY_RETRY_S = 1.0
@@ -32,10 +34,11 @@ _BUSY_RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A caller's key: what logs call it, and the SHA-256 of it."""
+    """A caller's key: what logs call it, the SHA-256 of it, and whether its holder may change the fleet itself."""
 
     name: str
     digest: bytes
+    administrates: bool = False
 
 
 class Keys:
@@ -55,7 +58,8 @@ class Keys:
 
 
 def read_keys(path: Path) -> Keys:
-    """The keys of a file: one a line, `KEY` or `NAME KEY`, where `sha256:HEX` may stand for a key; `#` begins a remark.
+    """The keys of a file: one a line, `KEY`, `NAME KEY` or `NAME KEY admin`, where `sha256:HEX` may stand for a key;
+    `#` begins a remark.
 
     Raises `InvalidSettings`, which never quotes a key.
     """
@@ -69,9 +73,11 @@ def read_keys(path: Path) -> Keys:
         if not words:
             continue
         where = f"{path}, line {number}"
-        if len(words) > 2:
-            raise InvalidSettings(f"{where}: more than a name and a key")
-        key = Key(words[0] if len(words) == 2 else f"key-{number}", _digest(words[-1], where))
+        administrates = len(words) == 3 and words[2] == _ADMINISTRATOR
+        if len(words) > 2 and not administrates:
+            raise InvalidSettings(f"{where}: more than a name and a key, and perhaps the word {_ADMINISTRATOR}")
+        named = len(words) > 1
+        key = Key(words[0] if named else f"key-{number}", _digest(words[named], where), administrates)
         if not _NAME.fullmatch(key.name):
             raise InvalidSettings(f"{where}: a name is made of at most 64 letters, digits, '.', '_' and '-'")
         if any(key.name == other.name or key.digest == other.digest for other in keys):

@@ -9,6 +9,10 @@ from typing import Any
 STREAM_PATH = "/v1/audio/stream"
 """The WebSocket that takes text as it is written."""
 
+DRAIN_PATH = "/draining"
+"""Of a worker; the balancer passes nothing on to it."""
+
+_ADMINISTRATION = re.compile(r"/workers(/.*)?|/draining")
 _UPLOAD = re.compile(r"/voices|/emotions/[^/]+/voices")
 _SPEECH = re.compile(r"/v1/audio/speech|/synthesize(/stream)?|/generate|/tts|/emotions/[^/]+/test")
 _SPEECH_BY_GET = "/tts-stream"
@@ -30,6 +34,11 @@ def is_speech(scope: Mapping[str, Any]) -> bool:
     if scope["method"] == "POST":
         return _SPEECH.fullmatch(scope["path"]) is not None
     return bool(scope["method"] == "GET" and scope["path"] == _SPEECH_BY_GET)
+
+
+def is_administration(scope: Mapping[str, Any]) -> bool:
+    """Whether a request changes the fleet itself."""
+    return scope["type"] == "http" and _ADMINISTRATION.fullmatch(scope["path"]) is not None
 
 
 def needs_no_key(scope: Mapping[str, Any]) -> bool:

@@ -104,16 +104,25 @@ class RunningFleet:
 
 
 class _RunningServer:
-    """One of our modules as a child of its own, entered once it answers."""
+    """A server as a child of its own, entered once it answers; Python is given the arguments."""
 
-    def __init__(self, module: str, port: int, environment: Mapping[str, str]) -> None:
+    def __init__(self, *arguments: str, port: int, environment: Mapping[str, str] | None = None) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        )
+        self._command = [sys.executable, "-P", *arguments]
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+        self.start()
+
+    def start(self) -> None:
+        """Again, when it has ended."""
+        self.process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL, env=self._environment)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
 
     def __enter__(self) -> Self:
         try:
@@ -124,6 +133,7 @@ class _RunningServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         self.process.wait(20)
 
@@ -140,7 +150,18 @@ class RunningWorker(_RunningServer):
 
     def __init__(self, port: int, *, module: str = "workers", **settings: object) -> None:
         named = {f"CHATTERBOX_{name.upper()}": str(value) for name, value in settings.items()}
-        super().__init__(module, port, {"CHATTERBOX_PORT": str(port), "CHATTERBOX_ENGINE": "espeak", **named})
+        environment = {"CHATTERBOX_PORT": str(port), "CHATTERBOX_ENGINE": "espeak", **named}
+        super().__init__("-m", module, port=port, environment=environment)
+
+
+class RunningTone(_RunningServer):
+    """`scripts/tone_worker.py`: a worker whose pace and places are known; its flags by their names."""
+
+    def __init__(self, name: str = "tone-0", **flags: object) -> None:
+        port = free_port(0)
+        given = [word for flag, value in flags.items() for word in (f"--{flag.replace('_', '-')}", str(value))]
+        script = str(ROOT / "scripts/tone_worker.py")
+        super().__init__(script, "--port", str(port), "--name", name, *given, port=port)
 
 
 class RunningBalancer(_RunningServer):
@@ -150,13 +171,28 @@ class RunningBalancer(_RunningServer):
         port = free_port(0)
         named = {f"BALANCER_{name.upper()}": str(value) for name, value in settings.items()}
         environment = {"BALANCER_PORT": str(port), "BALANCER_WORKERS": ",".join(worker_urls), **named}
-        super().__init__("balancer", port, environment)
+        super().__init__("-m", "balancer", port=port, environment=environment)
 
     def stats(self) -> FleetStats:
         return FleetStats.model_validate_json(httpx2.get(f"{self.url}/stats", trust_env=False).content)
 
     def wait_ready(self, count: int) -> None:
         wait_for(lambda: self.stats().totals.ready == count)
+
+    def states(self) -> list[str]:
+        return [worker.state for worker in self.stats().workers]
+
+    def wait_states(self, *states: str, limit_s: float = 10) -> None:
+        wait_for(lambda: self.states() == list(states), limit_s)
+
+    def wait_idle(self, limit_s: float = 1.0) -> None:
+        """Nothing in flight and nothing waiting: what is asserted at the end of every fault."""
+
+        def idle() -> bool:
+            totals = self.stats().totals
+            return totals.in_flight == 0 and not any(totals.waiting.values())
+
+        wait_for(idle, limit_s)
 
 
 def in_flight(fleet: RunningFleet) -> int:

@@ -14,6 +14,7 @@ from fleet.server import exit_with, serve
 from workers.app import make_app
 from workers.engine.choice import open_engine
 from workers.loudness import can_measure
+from workers.registration import Registration
 from workers.settings import WorkerSettings
 from workers.voices.opening import DataDirectory, open_library
 
@@ -25,8 +26,9 @@ def main() -> None:
         settings = WorkerSettings.from_environment()
         configure_logging(settings.log_level, process=settings.name)
         access = Access.of(settings)
+        registration = settings.registration
         serve(
-            lambda stopping: _application(settings, access, stopping),
+            lambda stopping: _application(settings, access, registration, stopping),
             host=settings.host,
             port=settings.port,
             shutdown_timeout_s=settings.shutdown_timeout_s,
@@ -35,7 +37,9 @@ def main() -> None:
         exit_with(error)
 
 
-def _application(settings: WorkerSettings, access: Access, stopping: asyncio.Event) -> ASGIApp:
+def _application(
+    settings: WorkerSettings, access: Access, registration: Registration, stopping: asyncio.Event
+) -> ASGIApp:
     if settings.loudness is not None and not can_measure():
         raise InvalidSettings(f"{settings.variable('loudness')} needs the package pyloudnorm, which is not installed")
     try:
@@ -61,7 +65,15 @@ def _application(settings: WorkerSettings, access: Access, stopping: asyncio.Eve
         cache_bytes=settings.voice_cache_size,
         closing=stopping,
     )
-    return make_app(settings, access=access, engine=engine, library=library, data=data, close_library=close)
+    return make_app(
+        settings,
+        access=access,
+        engine=engine,
+        library=library,
+        data=data,
+        registration=registration,
+        close_library=close,
+    )
 
 
 if __name__ == "__main__":

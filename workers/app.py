@@ -18,9 +18,10 @@ from starlette.types import ASGIApp, Lifespan
 import fleet
 from fleet.access import Access, Guard
 from fleet.asgi import BodyLimits, Edge, error_response
+from fleet.deadlines import Deadlines
 from fleet.errors import FleetError, InternalError
 from fleet.sockets import SocketEdge
-from workers.api import emotions, events, generation, listings, sillytavern, speech, stream, system, voices
+from workers.api import drain, emotions, events, generation, listings, sillytavern, speech, stream, system, voices
 from workers.api.errors import from_http, from_validation
 from workers.api.state import Worker
 from workers.engine.base import Engine
@@ -29,6 +30,7 @@ from workers.housekeeping import keep_house
 from workers.metrics import WorkerMetrics
 from workers.outputs import Outputs
 from workers.readiness import ReadinessCheck
+from workers.registration import Registration
 from workers.settings import WorkerSettings
 from workers.synthesis import Synthesis
 from workers.uploads import Uploads
@@ -43,6 +45,7 @@ def make_app(
     engine: Engine,
     library: Library,
     data: DataDirectory,
+    registration: Registration,
     close_library: Callable[[], None],
 ) -> ASGIApp:
     """The application; it watches over the engine while it serves, and closes all it was given when it shuts down."""
@@ -50,7 +53,7 @@ def make_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         guard.start()
-        async with library.running(), _in_background(_housekeeping()):
+        async with library.running(), _in_background(_housekeeping()), registration.kept():
             yield
         await readiness.close()
         guard.stop()  # An engine that is closed on purpose is not lost.
@@ -77,13 +80,13 @@ def make_app(
         readiness=readiness,
     )
     # The stream of events before the voices, one of whose routes would take "events" for an id.
-    for module in (speech, stream, generation, events, voices, emotions, listings, sillytavern, system):
+    for module in (speech, stream, generation, events, voices, emotions, listings, sillytavern, system, drain):
         router = module.router
         api.include_router(router)
     for kind in (FleetError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
     edge = Edge(
-        Guard(api, access),
+        Deadlines(Guard(api, access), limit_s=settings.request_timeout_s),
         bodies=BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
         uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
     )

@@ -48,6 +48,8 @@ class ReadinessCheck:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._patience = Patience.with_first_sound_after(engine.capabilities.first_sound_s)
+        self.draining = False
+        """Whether it is to say that it takes nothing new."""
         self._proved_at: float | None = None
         """On the monotonic clock; None at the start and in doubt."""
         self._trial: asyncio.Task[None] | None = None

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from fleet.settings import LogLevel, Port, ServingSettings
 from workers.engine.choice import Device, EngineName
+from workers.registration import Registration
 
 
 class WorkerSettings(ServingSettings):
@@ -68,6 +69,13 @@ class WorkerSettings(ServingSettings):
     loudness: float | None = Field(
         None, ge=-40, le=-8, description="LUFS that segments are brought to where a request says nothing of it."
     )
+    request_timeout_s: float = Field(
+        1800, gt=0, description="Seconds a request for speech may take in all; `X-Request-Timeout` shortens it."
+    )
+    balancers: str = Field("", description="Balancers to register with, separated by commas; none for a fixed pool.")
+    advertised_url: str | None = Field(None, description="The address that is registered; none is host and port.")
+    balancer_key: Path | None = Field(None, description="File with the key that registers, where there are keys.")
+    lease_s: float = Field(15, ge=1, le=3600, description="Seconds a registration holds; a third is between two.")
     stream_idle_s: float = Field(
         60, gt=0, description="Seconds `/v1/audio/stream` waits for text, or for a listener that takes no sound."
     )
@@ -98,6 +106,18 @@ class WorkerSettings(ServingSettings):
             "prompt_s": self.stream_prompt_s,
             "window_s": self.stream_window_s,
         }
+
+    @property
+    def registration(self) -> Registration:
+        """Raises `InvalidSettings` for one that cannot be made."""
+        return Registration.of(
+            self.balancers,
+            advertised_url=self.advertised_url,
+            host=self.host,
+            port=self.port,
+            key_file=self.balancer_key,
+            lease_s=self.lease_s,
+        )
 
     @property
     def max_body_bytes(self) -> int:

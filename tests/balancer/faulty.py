@@ -12,11 +12,11 @@ from tests.running import free_port
 
 Fault = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
-_HEALTH = WorkerHealth(
+HEALTH = WorkerHealth(
     name="faulty",
     version="0",
     engine="espeak",
-    model="espeak",
+    model="espeak-ng-1.52.0",
     device="cpu",
     demo_voice=True,
     ready=True,
@@ -57,6 +57,11 @@ async def answer_full(writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
+async def answer_bad_gateway(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\n{}")
+    await writer.drain()
+
+
 async def answer_garbage(writer: asyncio.StreamWriter) -> None:
     writer.write(b"SMTP ready\r\n\r\n")
     await writer.drain()
@@ -70,7 +75,7 @@ class FaultyWorker:
         self.url = f"http://127.0.0.1:{self.port}"
         self.posts = 0
         self._fault = fault
-        self._health = _HEALTH.model_copy(update={"store_id": store_id})
+        self._health = HEALTH.model_copy(update={"store_id": store_id})
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 

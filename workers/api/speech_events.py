@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
@@ -13,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from fleet.asgi import while_client_stays
 from fleet.errors import FleetError, InternalError
 from fleet.speech_contract import SpeechAudioDelta, SpeechAudioDone, usage_of
+from fleet.sse import error_event, event
 from workers.synthesis import Measured
 
 EVENT_STREAM = "text/event-stream"
@@ -37,8 +37,8 @@ class SpeechEventsResponse(Response):
         await while_client_stays(receive, self._stream(scope, send))
 
     async def _stream(self, scope: Scope, send: Send) -> None:
-        async def tell(event: bytes) -> None:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+        async def tell(piece_told: bytes) -> None:
+            await send({"type": "http.response.body", "body": piece_told, "more_body": True})
 
         async with aclosing(self._pieces) as pieces:
             piece = await anext(pieces, b"")
@@ -46,22 +46,14 @@ class SpeechEventsResponse(Response):
             try:
                 while piece:
                     delta = SpeechAudioDelta(audio=base64.b64encode(piece).decode())
-                    await tell(_event(delta.type, delta.model_dump_json()))
+                    await tell(event(delta.type, delta.model_dump_json()))
                     piece = await anext(pieces, b"")
                 done = SpeechAudioDone(usage=usage_of(self._chars, self._measured.audio_s))
-                await tell(_event(done.type, done.model_dump_json()))
+                await tell(event(done.type, done.model_dump_json()))
             except FleetError as error:
                 scope["state"]["outcome"] = error.code
-                await tell(_error(error, scope))
+                await tell(error_event(error, scope))
             except Exception:
-                await tell(_error(InternalError("the server met an error of its own; its log says more"), scope))
+                await tell(error_event(InternalError("the server met an error of its own; its log says more"), scope))
                 raise
             await send({"type": "http.response.body", "body": b""})
-
-
-def _error(error: FleetError, scope: Scope) -> bytes:
-    return _event("error", json.dumps({"type": "error", **error.body(scope["state"]["request_id"])}))
-
-
-def _event(kind: str, data: str) -> bytes:
-    return f"event: {kind}\ndata: {data}\n\n".encode()

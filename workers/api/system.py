@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 import fleet
 from fleet.contract import Alive, DecodingFigures, ErrorBody, Readiness, WorkerHealth
-from fleet.errors import NotReady
+from fleet.errors import Draining, NotReady
 from workers.api.state import WorkerState
 
 router = APIRouter(tags=["system"])
@@ -45,6 +45,7 @@ async def health(worker: WorkerState) -> WorkerHealth:
         memory_bytes=worker.metrics.memory_bytes(),
         pid=os.getpid(),
         store_id=worker.library.store.store_id,
+        concurrency=worker.settings.max_jobs if figures is None else min(worker.settings.max_jobs, figures.slots),
         figures=None if figures is None else DecodingFigures.model_validate(figures),
     )
 
@@ -52,6 +53,8 @@ async def health(worker: WorkerState) -> WorkerHealth:
 @router.get("/ready", responses={503: {"model": ErrorBody, "description": "A synthesis would fail now."}})
 async def ready(worker: WorkerState) -> Readiness:
     """200 only when a synthesis can succeed now: the engine has just spoken, or is speaking."""
+    if worker.readiness.draining:
+        raise Draining("this worker finishes what it has and takes nothing new", retry_after=1)
     readiness = await worker.readiness.check()
     if not readiness.ready:
         raise NotReady(readiness.reason or "the engine is not ready", retry_after=1)
