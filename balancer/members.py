@@ -84,6 +84,7 @@ class Members:
     ) -> None:
         self._pool, self._words, self._file = pool, words, file
         self._dns_interval_s, self._clock, self._resolver = dns_interval_s, clock, resolver
+        self._look_every_s = min(_LOOK_EVERY_S, dns_interval_s)
         self._names: tuple[str, ...] = ()
         self._leases: dict[str, float] = {}
         self._resolve_at = 0.0
@@ -150,7 +151,7 @@ class Members:
                 self._resolve_at = self._clock() + self._dns_interval_s
                 for name in self._names:
                     await self._resolve(name)
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(self._look_every_s)
 
     def _end_leases(self) -> None:
         over = [url for url, end in self._leases.items() if end <= self._clock()]

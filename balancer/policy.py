@@ -24,9 +24,9 @@ class Ask:
 
 
 class Choosable(Protocol):
-    """What a policy may know of a worker. `url` is its alone, in every balancer. `occupancy` is its places that would be
-    taken with this request, over all of its places; `backlog` the characters of text it has to speak, over its places.
-    `weight`, in (0, 1], falls below 1 while a worker that came back is started slowly.
+    """What a policy may know of a worker. `url` is its alone, in every balancer. `occupancy` is the places that this
+    request would take together with those that are taken, over all of its places; `backlog` the characters of text it
+    has to speak, over its places. `weight`, in (0, 1], falls below 1 while a worker that came back is started slowly.
     """
 
     @property

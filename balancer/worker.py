@@ -55,7 +55,7 @@ class HealthRules:
     """How long failed requests eject for, the first time; each further time twice as long."""
     longest_ejection_s: float = 300.0
     trial_s: float = 10.0
-    """A half-open worker to which no request comes is ready after so long a time of good probes."""
+    """A half-open or degraded worker to which no request comes is ready after so long a time of good probes."""
     slow_start_s: float = 10.0
     """From a return to its full share of requests."""
 
@@ -198,7 +198,8 @@ class Worker:
                 self._become(State.half_open, "it is tried again")
             case State.half_open if now - self._half_open_at >= self._rules.trial_s:
                 self._return()
-            case State.degraded if not self._bad_requests:
+            case State.degraded if not self._bad_requests or now - self.since >= self._rules.trial_s:
+                self._bad_requests = 0
                 self._become(State.ready, None)
             case State.ready if now - self.since >= self._rules.longest_ejection_s:
                 self._ejected_in_row = 0

@@ -1,4 +1,4 @@
-"""The `fleet` command: speak, list voices, watch the workers. Reads the fleet's address from `FLEET_URL`."""
+"""The `fleet` command: speak, list voices, look after the workers. It reads the fleet's address from `FLEET_URL`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from fleet import cli_voices, cli_wyoming
+from fleet import cli_voices, cli_workers, cli_wyoming
 from fleet.client import FleetClient
 from fleet.contract import SAMPLE_RATE, AudioFormat, FleetStats, WorkerStats
 from fleet.errors import InvalidValue
@@ -31,6 +31,8 @@ from fleet.wav import complete_sizes
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Talk to a Chatterbox Fleet.")
 app.add_typer(cli_voices.app, name="voices")
 app.command()(cli_wyoming.wyoming)
+for command in (cli_workers.drain, cli_workers.resume, cli_workers.restart):
+    app.command()(command)
 _out = Console()
 _err = Console(stderr=True)
 
@@ -186,7 +188,7 @@ def _status_table(stats: FleetStats) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
         title=f"{totals.ready} of {totals.workers} ready ({', '.join(devices) or 'no device'}), "
-        f"{totals.requests} requests, {totals.retries} tried again",
+        f"{totals.requests} requests, {totals.retries} tried again, {sum(totals.waiting.values())} waiting",
     )
     for name in ("worker", "state", "model"):
         table.add_column(name, no_wrap=True)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from fleet.contract import FleetStats
+from fleet.contract import FleetStats, WorkerHealth, WorkerState
 from fleet.error_answers import from_response
 from fleet.errors import Unreachable, UpstreamFailed
 from fleet.speech_contract import SynthesisRequest
@@ -65,6 +66,22 @@ class FleetClient:
 
     def stats(self) -> FleetStats:
         return self._get("/stats", FleetStats)
+
+    def worker_health(self) -> WorkerHealth:
+        """Of the worker whose address this is."""
+        return self._get("/health", WorkerHealth)
+
+    def drain(self, worker: str) -> WorkerState:
+        """Give a worker no new requests. Raises `WorkerNotFound`, or `NotAdministrator`."""
+        return self._administer(worker, "drain")
+
+    def resume(self, worker: str) -> WorkerState:
+        """Give a drained worker requests again. Raises as `drain` does."""
+        return self._administer(worker, "resume")
+
+    def _administer(self, worker: str, action: str) -> WorkerState:
+        name = quote(worker.partition("://")[2] or worker, safe="")
+        return self._send("POST", f"/workers/{name}/{action}", WorkerState)
 
     def _get(self, path: str, model: type[M], **parameters: str | int) -> M:
         return self._send("GET", path, model, params=parameters)

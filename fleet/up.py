@@ -120,8 +120,9 @@ def plan(options: argparse.Namespace) -> list[Program]:
     programs = []
     on_cpu = 1 if options.engine == "chatterbox" else _CPU_WORKERS  # one model takes all cores
     for index in range(options.workers or len(gpus) or on_cpu):
+        name = f"gpu{index}" if gpus and len(gpus) >= (options.workers or 0) else f"worker-{index}"
         environment = {
-            "CHATTERBOX_NAME": f"worker-{index}",
+            "CHATTERBOX_NAME": name,
             "CHATTERBOX_HOST": _HOST,
             "CHATTERBOX_PORT": str(ports[index]),
             "CHATTERBOX_ENGINE": options.engine,
@@ -133,7 +134,7 @@ def plan(options: argparse.Namespace) -> list[Program]:
             environment["CHATTERBOX_CHECKPOINT"] = options.checkpoint
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-        programs.append(Program(f"worker-{index}", "workers", environment))
+        programs.append(Program(name, "workers", environment))
     urls = ",".join(f"http://{_HOST}:{program.environment['CHATTERBOX_PORT']}" for program in programs)
     balancer = {"BALANCER_HOST": _HOST, "BALANCER_PORT": str(options.port), "BALANCER_WORKERS": urls}
     return [*programs, Program("balancer", "balancer", balancer)]

@@ -170,11 +170,16 @@ class RunningBalancer(_RunningServer):
     def __init__(self, *worker_urls: str, **settings: object) -> None:
         port = free_port(0)
         named = {f"BALANCER_{name.upper()}": str(value) for name, value in settings.items()}
-        environment = {"BALANCER_PORT": str(port), "BALANCER_WORKERS": ",".join(worker_urls), **named}
+        given = {"BALANCER_WORKERS": ",".join(worker_urls)} if worker_urls else {}
+        environment = {"BALANCER_PORT": str(port), **given, **named}
         super().__init__("-m", "balancer", port=port, environment=environment)
 
     def stats(self) -> FleetStats:
         return FleetStats.model_validate_json(httpx2.get(f"{self.url}/stats", trust_env=False).content)
+
+    def stats_with(self, key: str) -> FleetStats:
+        headers = {"authorization": f"Bearer {key}"}
+        return FleetStats.model_validate_json(httpx2.get(f"{self.url}/stats", headers=headers, trust_env=False).content)
 
     def wait_ready(self, count: int) -> None:
         wait_for(lambda: self.stats().totals.ready == count)

@@ -54,7 +54,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def test_killed_worker_cuts_a_stream_of_events_with_one_that_says_so(stack: ExitStack) -> None:
-    """SIGKILL in mid-stream: bare sound breaks off, server-sent events end with an `error` event; nothing is replayed."""
+    """SIGKILL in mid-stream: server-sent events end with an `error` event, and nothing is replayed."""
     worker = stack.enter_context(RunningWorker(free_port(0)))
     balancer = stack.enter_context(RunningBalancer(worker.url))
     balancer.wait_ready(1)
