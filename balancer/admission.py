@@ -97,17 +97,28 @@ class Admission:
         """How many wait, by class."""
         return {str(priority): line.length for priority, line in self._lines.items()}
 
-    @asynccontextmanager
-    async def place(self, ticket: Ticket) -> AsyncIterator[Worker]:
-        """A place at a worker, as soon as there is one, for as long as the context lasts.
+    async def acquire(self, ticket: Ticket) -> Worker:
+        """A place at a worker, as soon as there is one; `release` must follow.
 
         Raises `NotReady` when no worker serves, `Overloaded` when the queue is full or the wait was too long.
         """
-        worker = self._at_once(ticket) or await self._in_turn(ticket)
+        return self._at_once(ticket) or await self._in_turn(ticket)
+
+    def release(self, worker: Worker, ticket: Ticket) -> None:
+        """The place is free for who waits next."""
+        worker.end(ticket.ask.chars)
+        self._given_back.append(self._clock())
+        if self._queued:
+            self._pump()
+
+    @asynccontextmanager
+    async def place(self, ticket: Ticket) -> AsyncIterator[Worker]:
+        """A place for as long as the context lasts."""
+        worker = await self.acquire(ticket)
         try:
             yield worker
         finally:
-            self._give_back(worker, ticket)
+            self.release(worker, ticket)
 
     def _at_once(self, ticket: Ticket) -> Worker | None:
         queued = self._queued
@@ -144,7 +155,7 @@ class Admission:
         if not granted.done() or granted.cancelled():
             self._lines[ticket.priority].remove(waiting, served=False)
         elif granted.exception() is None:
-            self._give_back(granted.result(), ticket)
+            self.release(granted.result(), ticket)
 
     def _pump(self) -> None:
         """Give free places to those whose turn it is."""
@@ -179,11 +190,6 @@ class Admission:
                 return
             if not waiting.granted.done():
                 yield waiting
-
-    def _give_back(self, worker: Worker, ticket: Ticket) -> None:
-        worker.end(ticket.ask.chars)
-        self._given_back.append(self._clock())
-        self._pool.changed()
 
     @property
     def _queued(self) -> int:

@@ -7,9 +7,10 @@ hear, and a worker that dies cuts the answer short.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import aiohttp
 from starlette.types import Receive, Scope, Send
@@ -29,7 +30,10 @@ from balancer.worker import Worker
 from fleet.asgi import CutShort, while_client_stays
 from fleet.errors import UpstreamFailed
 from fleet.routes import is_speech
-from fleet.sse import error_event
+from fleet.sse import WholeEvents, error_event
+
+Release = Callable[[], None]
+"""Gives a place back."""
 
 _ANYTHING = Ask()
 """What is no speech: any worker will do, whatever it has to do."""
@@ -73,30 +77,41 @@ class Proxy:
             scope["state"]["log"] = passage.told()
 
     async def _relay(self, call: Call, ticket: Ticket | None, passage: Passage, send: Send) -> None:
-        async with AsyncExitStack() as stack:
-            reply = await self._first_reply(call, ticket, passage, stack)
+        self._budget.requested()
+        reply, release = await self._first_reply(call, ticket, passage)
+        try:
             passage.answered(reply.status)
             await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-            endless = call.method == "GET" and reply.is_events
-            rest = _until(self._stopping, reply.rest) if endless else reply.rest
-            chunk, last = reply.first, b""
-            try:
-                while chunk:
-                    await self._write(chunk, passage, send)
-                    chunk, last = await anext(rest, b""), chunk
-            except LOSSES as error:
-                reply.worker.failed(f"lost in mid-stream: {describe(error)}")
-                lost = CutShort(f"{reply.worker.name}: {describe(error)}")
-                if not reply.is_events or not last.endswith(b"\n\n"):
-                    raise lost from error
-                # Between two events there is room for one that says so.
-                said = UpstreamFailed(f"{reply.worker.name} was lost")
-                await send({"type": "http.response.body", "body": error_event(said, call.scope), "more_body": True})
-                passage.ended_by(lost)
-            await send({"type": "http.response.body", "body": b""})
+            await self._stream(call, reply, passage, send)
+        finally:
+            reply.close()
+            release()
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _stream(self, call: Call, reply: Reply, passage: Passage, send: Send) -> None:
+        endless = call.method == "GET" and reply.is_events
+        following = partial(_next_before, self._stopping, reply) if endless else reply.next
+        events = WholeEvents() if reply.is_events else None
+        chunk = reply.first
+        try:
+            while chunk:
+                await self._write(events.add(chunk) if events else chunk, passage, send)
+                chunk = await following()
+            if events is not None:
+                await self._write(events.rest(), passage, send)
+        except LOSSES as error:
+            reply.worker.failed(f"lost in mid-stream: {describe(error)}")
+            lost = CutShort(f"{reply.worker.name}: {describe(error)}")
+            if events is None:
+                raise lost from error
+            said = UpstreamFailed(f"{reply.worker.name} was lost")
+            await send({"type": "http.response.body", "body": error_event(said, call.scope), "more_body": True})
+            passage.ended_by(lost)
 
     async def _write(self, chunk: bytes, passage: Passage, send: Send) -> None:
         """Raises `CutShort` for a reader that takes nothing for so long that it must be gone."""
+        if not chunk:
+            return
         try:
             async with asyncio.timeout(self._write_timeout_s):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -104,39 +119,49 @@ class Proxy:
             raise CutShort(f"the caller took nothing for {self._write_timeout_s:g} s") from None
         passage.sent(len(chunk))
 
-    async def _first_reply(self, call: Call, ticket: Ticket | None, passage: Passage, stack: AsyncExitStack) -> Reply:
-        """A reply whose first chunk is here, from the first worker that gives one; `stack` holds it and its place.
+    async def _first_reply(self, call: Call, ticket: Ticket | None, passage: Passage) -> tuple[Reply, Release]:
+        """A reply whose first chunk is here, from the first worker that gives one, and how to give its place back.
 
         Raises `NotReady` when no worker serves, `Overloaded` when there is no room to wait, or the last worker's
         failure when none is left to try, `max_attempts` were tried, or too many are being tried again already.
         """
-        self._budget.requested()
+        try:
+            return await self._attempt(call, ticket, passage)
+        except TryAnother as failure:
+            if self._max_attempts == 1:
+                raise failure.error from failure
         attempts = AsyncRetrying(
-            stop=stop_after_attempt(self._max_attempts), retry=retry_if_exception_type(TryAnother), reraise=True
+            stop=stop_after_attempt(self._max_attempts - 1), retry=retry_if_exception_type(TryAnother), reraise=True
         )
         try:
             async for attempt in attempts:
                 with attempt:
-                    async with AsyncExitStack() as held:
-                        worker = await held.enter_async_context(self._place(ticket, passage))
-                        if passage.tried:
-                            self._budget.retried()
-                        passage.placed(worker)
-                        last_chance = self._is_last_chance(ticket, passage)
-                        try:
-                            reply = await held.enter_async_context(
-                                open_reply(self._client, worker, call, last_chance=last_chance)
-                            )
-                        except TryAnother as failure:
-                            if last_chance:
-                                raise failure.error from failure
-                            self._metrics.retried(failure.error)
-                            raise
-                        stack.push_async_exit(held.pop_all())
-                        return reply
+                    return await self._attempt(call, ticket, passage)
         except TryAnother as last:
             raise last.error from last
         raise AssertionError("retrying ends with a reply or an error")
+
+    async def _attempt(self, call: Call, ticket: Ticket | None, passage: Passage) -> tuple[Reply, Release]:
+        """Raises `TryAnother` while another worker may be tried."""
+        worker, release = await self._place(ticket, passage.tried)
+        replied = False
+        try:
+            if passage.tried:
+                self._budget.retried()
+            passage.placed(worker)
+            last_chance = self._is_last_chance(ticket, passage)
+            try:
+                reply = await open_reply(self._client, worker, call, last_chance=last_chance)
+            except TryAnother as failure:
+                if last_chance:
+                    raise failure.error from failure
+                self._metrics.retried(failure.error)
+                raise
+            replied = True
+            return reply, release
+        finally:
+            if not replied:
+                release()
 
     def _is_last_chance(self, ticket: Ticket | None, passage: Passage) -> bool:
         ask = None if ticket is None else ticket.ask
@@ -146,35 +171,24 @@ class Proxy:
             or not self._pool.serving(ask, excluding=passage.tried)
         )
 
-    @asynccontextmanager
-    async def _place(self, ticket: Ticket | None, passage: Passage) -> AsyncIterator[Worker]:
-        tried = passage.tried
+    async def _place(self, ticket: Ticket | None, tried: Sequence[Worker]) -> tuple[Worker, Release]:
+        """A worker to ask, with a place for speech, and how to give it back."""
         if ticket is not None:
             again = replace(ticket, ask=replace(ticket.ask, again=True), excluding=tuple(tried)) if tried else ticket
-            async with self._admission.place(again) as worker:
-                yield worker
-            return
+            worker = await self._admission.acquire(again)
+            return worker, partial(self._admission.release, worker, again)
         found = self._pool.choose(replace(_ANYTHING, again=bool(tried)), excluding=tried, with_place=False)
         assert found is not None
         found.begin(None)
-        try:
-            yield found
-        finally:
-            found.end(None)
+        return found, partial(found.end, None)
 
 
-async def _until(stopping: asyncio.Event, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The pieces that come before we are told to stop."""
-    told = asyncio.ensure_future(stopping.wait())
+async def _next_before(stopping: asyncio.Event, reply: Reply) -> bytes:
+    """The next chunk of a stream without an end; empty when we are told to stop."""
+    chunk, told = asyncio.ensure_future(reply.next()), asyncio.ensure_future(stopping.wait())
     try:
-        while not told.done():
-            piece = asyncio.ensure_future(anext(pieces, b""))
-            try:
-                await asyncio.wait((piece, told), return_when=asyncio.FIRST_COMPLETED)
-                if not piece.done():
-                    return
-                yield await piece
-            finally:
-                piece.cancel()
+        await asyncio.wait((chunk, told), return_when=asyncio.FIRST_COMPLETED)
+        return await chunk if chunk.done() else b""
     finally:
+        chunk.cancel()
         told.cancel()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -113,30 +111,37 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A worker's answer: `first` is its first body chunk, empty when the body is; `rest` are the others."""
+    """A worker's answer: `first` is its first body chunk, empty when the body is. To be closed."""
 
     worker: Worker
     status: int
     headers: Headers
     first: bytes
-    rest: AsyncIterator[bytes]
+    response: aiohttp.ClientResponse
 
     @property
     def is_events(self) -> bool:
         return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in self.headers)
 
+    async def next(self) -> bytes:
+        """The chunk that follows; empty at the end. Raises what is among `LOSSES`."""
+        chunk = await self.response.content.readany()
+        self.worker.progressed()
+        return chunk
 
-@asynccontextmanager
-async def open_reply(
-    client: aiohttp.ClientSession, worker: Worker, call: Call, *, last_chance: bool
-) -> AsyncIterator[Reply]:
-    """The worker's reply, held open inside the context; the worker's record is told how it went.
+    def close(self) -> None:
+        """The connection is used again if the body is over, else closed."""
+        self.response.close()
+
+
+async def open_reply(client: aiohttp.ClientSession, worker: Worker, call: Call, *, last_chance: bool) -> Reply:
+    """The worker's reply; its record is told how it went.
 
     Raises `TryAnother` when the worker refused the connection, was lost or found stuck before its first chunk (and the
     call may be replayed), or said that it cannot serve now (and this was not the `last_chance`).
     """
     try:
-        response, first = await _begin(client, worker, call, last_chance=last_chance)
+        return await _begin(client, worker, call, last_chance=last_chance)
     except _UNSENT as error:
         if isinstance(error, TimeoutError):
             worker.failed(f"it cannot be connected to: {describe(error)}")
@@ -146,45 +151,37 @@ async def open_reply(
         raise TryAnother(UpstreamFailed(f"{worker.name} does not answer")) from error
     except LOSSES as error:
         raise _lost(worker, call, error) from error
+
+
+async def _begin(client: aiohttp.ClientSession, worker: Worker, call: Call, *, last_chance: bool) -> Reply:
+    """The first chunk, unless the worker is found gone or stuck meanwhile."""
+    response, kept = None, False
     try:
-        yield Reply(worker, response.status, _headers_back(response, worker), first, _rest(response, worker))
-    finally:
-        response.close()
+        async with asyncio.timeout(None) as patience:
 
+            def give_up() -> None:
+                if not patience.expired():
+                    patience.reschedule(0)
 
-async def _begin(
-    client: aiohttp.ClientSession, worker: Worker, call: Call, *, last_chance: bool
-) -> tuple[aiohttp.ClientResponse, bytes]:
-    """The response and its first chunk, unless the worker is found gone or stuck meanwhile."""
-    async with AsyncExitStack() as stack, asyncio.timeout(None) as patience:
-
-        def give_up() -> None:
-            if not patience.expired():
-                patience.reschedule(0)
-
-        with worker.watched(give_up):
-            response = await client.request(
-                call.method,
-                URL(worker.url + call.target, encoded=True),
-                headers=call.headers_now(),
-                data=call.body.content() or None,
-                allow_redirects=False,
-            )
-            stack.callback(response.close)
-            refused = response.status in _WORTH_ANOTHER_WORKER and call.replayable and not last_chance
-            first = b"" if refused else await response.content.readany()
+            with worker.watched(give_up):
+                response = await client.request(
+                    call.method,
+                    URL(worker.url + call.target, encoded=True),
+                    headers=call.headers_now(),
+                    data=call.body.content() or None,
+                    allow_redirects=False,
+                )
+                refused = response.status in _WORTH_ANOTHER_WORKER and call.replayable and not last_chance
+                first = b"" if refused else await response.content.readany()
         worker.progressed()
         _count(worker, response.status)
         if refused:
             raise TryAnother(UpstreamFailed(f"{worker.name} answered {response.status}"))
-        stack.pop_all()
-        return response, first
-
-
-async def _rest(response: aiohttp.ClientResponse, worker: Worker) -> AsyncIterator[bytes]:
-    while chunk := await response.content.readany():
-        worker.progressed()
-        yield chunk
+        kept = True
+        return Reply(worker, response.status, _headers_back(response, worker), first, response)
+    finally:
+        if response is not None and not kept:
+            response.close()
 
 
 def _count(worker: Worker, status: int) -> None:

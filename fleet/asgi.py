@@ -212,17 +212,17 @@ async def while_client_stays(receive: Receive, work: Coroutine[Any, Any, None]) 
 
     A server that only sends never notices a caller that goes before the headers do.
     """
-    task = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnected(receive), name="watch-client")
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        task.result()
+        async with asyncio.timeout(None) as stay:
+            gone.add_done_callback(lambda _: None if stay.expired() else stay.reschedule(0))
+            await work
+    except TimeoutError:
+        if stay.expired():
+            raise ClientGone from None
+        raise
     finally:
         gone.cancel()
-        task.cancel()
-        await asyncio.wait({task, gone})
 
 
 async def _disconnected(receive: Receive) -> None:
