@@ -61,7 +61,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + len(b": \r\n")
         if self._in_head:
-            super().on_header(name, value)
+            super().on_header(name, value.strip(b" \t"))  # no part of the value (RFC 9110, 5.5), but httptools keeps it
 
     def on_headers_complete(self) -> None:
         self._unbound_head()
