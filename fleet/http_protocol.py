@@ -7,6 +7,7 @@ import json
 import uuid
 from http import HTTPStatus
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fleet.contract import REQUEST_ID_HEADER
@@ -25,7 +26,8 @@ _FIRST_BYTE_TIMEOUT_S = 75.0
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses a head above `HEAD_LIMIT` with 431 and one that stalls with 408, in this project's error shape.
 
-    Trailers are dropped: nothing here uses them, and uvicorn would take them for headers of the request.
+    Trailers are dropped: nothing here uses them, and uvicorn would take them for headers of the request. An upgrade to
+    anything but a WebSocket is passed over, as a server may do that does not speak it (RFC 9110, 7.8).
     """
 
     _in_head = True
@@ -33,6 +35,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _loose_bytes = 0  # received since the last piece of a body, or the last end of a head or message
     _refusal: FleetError | None = None
     _head_timer: asyncio.TimerHandle | None = None
+    _head_again: bytes | None = None  # of a request whose upgrade is passed over, without that
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -48,7 +51,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._in_head and self._loose_bytes == 0:
             self._bound_head(HEAD_TIMEOUT_S)
         self._loose_bytes += len(data)
-        super().data_received(data)
+        self._feed(data)
         if self._loose_bytes > HEAD_LIMIT:
             self._refusal = HeadersTooLarge(_TOO_LARGE)
         if self._refusal is not None:
@@ -68,6 +71,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head, self._loose_bytes = False, 0
         if self._head_bytes > HEAD_LIMIT:
             self._refusal = HeadersTooLarge(_TOO_LARGE)
+        elif self._is_upgrade() and not self._should_upgrade():
+            self._head_again = self._head_without_upgrade()
         else:
             super().on_headers_complete()
 
@@ -78,11 +83,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_head, self._head_bytes, self._loose_bytes = True, 0, 0
-        if self._refusal is None:
+        if self._refusal is None and self._head_again is None:
             super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(BadRequest(msg))
+    def _feed(self, data: bytes) -> None:
+        """As uvicorn does, but for upgrades: httptools takes an upgraded request for one without a body."""
+        self._unset_keepalive_if_required()
+        waiting: list[bytes | memoryview] = [memoryview(data)]
+        while waiting and self._refusal is None:
+            part = waiting.pop()
+            try:
+                self.parser.feed_data(part)
+            except httptools.HttpParserError:
+                self._refusal = BadRequest("this is not a request of HTTP/1.1")
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._head_again is not None:
+                    waiting += part[upgrade.args[0] :], self._head_again
+                    self._head_again = None
+                elif self._refusal is None and self._should_upgrade():
+                    self.handle_websocket_upgrade()
+
+    def _is_upgrade(self) -> bool:
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_upgrade(self) -> bytes:
+        first = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        others = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([first, *others, b"", b""])
 
     def _bound_head(self, seconds: float) -> None:
         self._unbound_head()
