@@ -39,10 +39,8 @@ class CutShort(Exception):
 
 
 def error_response(error: FleetError, request_id: str | None) -> JSONResponse:
-    headers = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    return JSONResponse(error.body(request_id), status_code=error.status, headers=headers)
+    retry = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
+    return JSONResponse(error.body(request_id), status_code=error.status, headers={**error.headers, **retry})
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ FleetError
 │   ├── TextTooLong              422 text_too_long
 │   ├── NothingToSpeak           422 nothing_to_speak
 │   ├── RecordingUnfit           422 recording_unfit
+│   ├── UpgradeRequired          426 upgrade_required
 │   ├── RateLimited              429 rate_limit_exceeded
 │   └── HeadersTooLarge          431 headers_too_large
 ├── ServiceError             the service cannot answer now
@@ -58,7 +59,8 @@ FleetError
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 _LONGEST_MESSAGE = 2_000
@@ -75,11 +77,12 @@ class FleetError(Exception):
     """Base of all errors of this project.
 
     `message` is for a person; `param` names the request field at fault; `retry_after` is in seconds and becomes the
-    `Retry-After` header.
+    `Retry-After` header; `headers` are what an answer of this kind says beside it, names in lower case.
     """
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
         """Each kind states its own code and status; what it leaves out is its parent's."""
@@ -115,7 +118,7 @@ class BadRequest(RequestError):
 
 
 class Unauthorized(RequestError, code="invalid_api_key", status=401):
-    pass
+    headers = MappingProxyType({"www-authenticate": "Bearer"})
 
 
 class OriginNotAllowed(RequestError, code="origin_not_allowed", status=403):
@@ -212,6 +215,12 @@ class NothingToSpeak(RequestError, code="nothing_to_speak", status=422):
 
 class RecordingUnfit(RequestError, code="recording_unfit", status=422):
     """No voice can be made of it: it is too short, too long, silent, damaged, or no sound at all."""
+
+
+class UpgradeRequired(RequestError, code="upgrade_required", status=426):
+    """What is there is a WebSocket, of the one version that there is."""
+
+    headers = MappingProxyType({"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"})
 
 
 class RateLimited(RequestError, code="rate_limit_exceeded", status=429):

@@ -100,8 +100,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 if self._head_again is not None:
                     waiting += part[upgrade.args[0] :], self._head_again
                     self._head_again = None
-                elif self._refusal is None and self._should_upgrade():
+                elif self._should_upgrade():
                     self.handle_websocket_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._refusal is None:
+            # Nothing here reads cookies, which are what makes lines longer than websockets bears.
+            self.scope["headers"] = [(name, value) for name, value in self.headers if name != b"cookie"]
+            super().handle_websocket_upgrade()
 
     def _is_upgrade(self) -> bool:
         return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
@@ -128,14 +134,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            request_id = uuid.uuid4().hex
-            body = json.dumps(error.body(request_id)).encode()
-            head = (
-                f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\n{REQUEST_ID_HEADER}: {request_id}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+            self.transport.write(refusal(error))
         self.transport.close()
+
+
+def refusal(error: FleetError) -> bytes:
+    """The last answer of a connection, made without the application."""
+    request_id = uuid.uuid4().hex
+    body = json.dumps(error.body(request_id)).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        REQUEST_ID_HEADER: request_id,
+        **error.headers,
+    }
+    lines = [
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+        "connection: close",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 _TOO_LARGE = f"the request line and headers may hold at most {HEAD_LIMIT} bytes"

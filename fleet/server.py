@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from fleet.errors import PortInUse, StartupError
 from fleet.http_protocol import BoundedHttpProtocol
+from fleet.socket_protocol import StrictSocketProtocol
 
 log = structlog.get_logger()
 
@@ -64,7 +65,7 @@ def serve(make_app: Callable[[asyncio.Event], ASGIApp], *, host: str, port: int,
     config = uvicorn.Config(
         make_app(stopping),
         http=BoundedHttpProtocol,
-        ws="websockets-sansio",
+        ws=StrictSocketProtocol,
         ws_max_size=MESSAGE_LIMIT,
         ws_per_message_deflate=False,  # sound hardly shrinks
         ws_ping_interval=_PING_EVERY_S,
