@@ -86,7 +86,7 @@ class _Connection:
             self._closed_with = message["code"]
         elif message["type"] == "websocket.send":
             self._bytes_sent += len(message.get("bytes") or b"")
-        await self._send(message)
+        await self._pass(message)
 
     async def _end(self, error: FleetError) -> None:
         self._outcome = error.code
@@ -98,11 +98,17 @@ class _Connection:
                 await self.send({"type": "websocket.close", "code": close_code(error), "reason": error.code})
             else:
                 await error_response(error, self._request_id)(self._scope, self._receive, self._send_denial)
-        except OSError:  # nobody is left to be told
+        except ClientGone:  # nobody is left to be told
             self._outcome = "client_gone"
 
     async def _send_denial(self, message: Message) -> None:
         """An HTTP answer in the handshake's place, by ASGI's extension for it."""
         if message["type"] == "websocket.http.response.start":
             MutableHeaders(raw=message["headers"])[REQUEST_ID_HEADER] = self._request_id
-        await self._send(message)
+        await self._pass(message)
+
+    async def _pass(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError:  # as ASGI has it for a connection that is closed
+            raise ClientGone from None

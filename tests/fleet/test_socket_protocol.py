@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.testing import capture_logs
 
+from fleet.errors import NotReady
 from fleet.http_protocol import BoundedHttpProtocol
 from fleet.server import bind
 from fleet.socket_protocol import StrictSocketProtocol
+from fleet.sockets import SocketEdge
 from tests.running import RunningFleet, free_port
 from tests.wire import ask
 
@@ -61,7 +66,24 @@ def test_long_cookies_are_no_hindrance(port: int) -> None:
     assert answer.status == 101
 
 
-def test_a_handshake_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+@asynccontextmanager
+async def served(application: ASGIApp) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to an application, over which a handshake has been sent."""
+    ws = StrictSocketProtocol
+    server = uvicorn.Server(
+        uvicorn.Config(application, http=BoundedHttpProtocol, ws=ws, lifespan="off", log_config=None)
+    )
+    listener = bind("127.0.0.1", free_port(0))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(handshake(KEY, VERSION))
+    yield reader, writer
+    writer.close()
+    server.should_exit = True
+    await serving
+
+
+async def test_a_handshake_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where the application neither accepts nor refuses it."""
     monkeypatch.setattr("fleet.http_protocol.HEAD_TIMEOUT_S", 0.3)
 
@@ -69,18 +91,28 @@ def test_a_handshake_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatc
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    async def wait() -> bytes:
-        ws = StrictSocketProtocol
-        config = uvicorn.Config(application, http=BoundedHttpProtocol, ws=ws, lifespan="off", log_config=None)
-        server = uvicorn.Server(config)
-        listener = bind("127.0.0.1", free_port(0))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
-        writer.write(handshake(KEY, VERSION))
-        answer = await asyncio.wait_for(reader.read(), 3)
-        server.should_exit = True
-        await serving
-        writer.close()
-        return answer
+    async with served(application) as (reader, _):
+        assert b"101" not in await asyncio.wait_for(reader.read(), 3)
 
-    assert b"101" not in asyncio.run(wait())
+
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_a_caller_that_leaves_is_no_crash(accepts: bool) -> None:
+    """Whatever was being sent to it: neither a success nor an error of ours."""
+
+    async def application(_scope: Scope, receive: Receive, send: Send) -> None:
+        if accepts:
+            await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        if not accepts:
+            raise NotReady("nobody hears this")
+        await send({"type": "websocket.send", "text": "nor this"})
+
+    with capture_logs() as entries:
+        async with served(SocketEdge(application)) as (reader, writer):
+            if accepts:
+                await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            while not entries:
+                await asyncio.sleep(0.01)
+    assert [(entry["event"], entry["outcome"]) for entry in entries] == [("socket", "client_gone")]
