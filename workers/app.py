@@ -13,13 +13,13 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import fleet
 from fleet.access import Access, Guard
 from fleet.asgi import BodyLimits, Edge, error_response
 from fleet.deadlines import Deadlines
-from fleet.errors import FleetError, InternalError
+from fleet.errors import FleetError, InternalError, RouteNotFound
 from fleet.sockets import SocketEdge
 from workers.api import drain, emotions, events, generation, listings, sillytavern, speech, stream, system, voices
 from workers.api.errors import from_http, from_validation
@@ -83,6 +83,7 @@ def make_app(
     for module in (speech, stream, generation, events, voices, emotions, listings, sillytavern, system, drain):
         router = module.router
         api.include_router(router)
+    api.router.default = _nothing_there
     for kind in (FleetError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
     edge = Edge(
@@ -117,6 +118,11 @@ def _empty_api(lifespan: Lifespan[FastAPI], *, with_docs: bool, with_keys: bool)
     if with_docs:
         return FastAPIOffline(**common)  # its page loads nothing from elsewhere
     return FastAPI(docs_url=None, openapi_url=None, **common)
+
+
+async def _nothing_there(scope: Scope, _receive: Receive, _send: Send) -> None:
+    """For HTTP and for WebSockets, which Starlette closes without a word."""
+    raise RouteNotFound(f"there is nothing at {scope['path']}")
 
 
 async def _answer(request: Request | WebSocket, error: Exception) -> Response:

@@ -60,6 +60,12 @@ def test_a_malformed_handshake_is_refused_at_once(port: int, request_: bytes, st
         assert (answer.headers["sec-websocket-version"], answer.headers["upgrade"]) == ("13", "websocket")
 
 
+def test_an_unknown_path_is_not_found(port: int) -> None:
+    """As HTTP would have it, and without an error in the log."""
+    answer = ask(port, handshake(KEY, VERSION).replace(STREAM, STREAM + b"s"))
+    assert (answer.status, answer.error["code"]) == (404, "route_not_found")
+
+
 def test_long_cookies_are_no_hindrance(port: int) -> None:
     """A browser sends those of every page of the host; nothing here reads them."""
     answer = ask(port, handshake(KEY, VERSION, *[b"cookie: " + b"y" * 9000] * 6), timeout_s=5)
