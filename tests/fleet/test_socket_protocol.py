@@ -119,6 +119,5 @@ async def test_a_caller_that_leaves_is_no_crash(accepts: bool) -> None:
             if accepts:
                 await reader.readuntil(b"\r\n\r\n")
             writer.close()
-            while not entries:
-                await asyncio.sleep(0.01)
+            await writer.wait_closed()
     assert [(entry["event"], entry["outcome"]) for entry in entries] == [("socket", "client_gone")]
