@@ -61,7 +61,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 _LONGEST_MESSAGE = 2_000
 _LONGEST_PARAM = 100
@@ -154,7 +154,10 @@ class WorkerNotFound(RequestError, code="worker_not_found", status=404):
 
 
 class MethodNotAllowed(RequestError, code="method_not_allowed", status=405):
-    pass
+    def allowing(self, methods: str) -> Self:
+        """The same, naming the methods that the path takes."""
+        self.headers = {"allow": methods}
+        return self
 
 
 class RequestTimeout(RequestError, code="request_timeout", status=408):

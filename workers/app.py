@@ -23,6 +23,7 @@ from fleet.errors import FleetError, InternalError, RouteNotFound
 from fleet.sockets import SocketEdge
 from workers.api import drain, emotions, events, generation, listings, sillytavern, speech, stream, system, voices
 from workers.api.errors import from_http, from_validation
+from workers.api.methods import HeadAsGet
 from workers.api.state import Worker
 from workers.engine.base import Engine
 from workers.guard import EngineGuard
@@ -87,7 +88,7 @@ def make_app(
     for kind in (FleetError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
     edge = Edge(
-        Deadlines(Guard(api, access), limit_s=settings.request_timeout_s),
+        Deadlines(Guard(HeadAsGet(api), access), limit_s=settings.request_timeout_s),
         bodies=BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
         uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
     )
@@ -135,7 +136,7 @@ async def _answer(request: Request | WebSocket, error: Exception) -> Response:
         case RequestValidationError():
             said = from_validation(error, request.headers.get("content-type", ""))
         case HTTPException():
-            said = from_http(error, request.method, request.url.path)
+            said = from_http(error, request)
         case _:
             said = InternalError("the server met an error of its own; its log says more")
     request.state.outcome = said.code

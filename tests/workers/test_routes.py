@@ -151,3 +151,33 @@ def test_openapi_document_describes_the_request(side: httpx2.Client) -> None:
     """The document names the fields the contract has."""
     schemas = side.get("/openapi.json").json()["components"]["schemas"]
     assert set(SpeechRequest.model_fields) == set(schemas["SpeechRequest"]["properties"])
+
+
+def test_head_is_answered_where_get_is(side: httpx2.Client) -> None:
+    """With the same head and no body; what a head would have spoken, or never ends, does not take it."""
+    kept = side.post("/generate", json={"text": "Hi."}).json()["audio_url"]
+    for path in (kept, "/", "/health", "/v1/models", "/v1/models/tts-1", "/v1/audio/voices", "/v1/test", "/voices"):
+        asked, got = side.head(path), side.get(path)
+        assert (asked.status_code, asked.content) == (200, b""), path
+        assert asked.headers["content-type"] == got.headers["content-type"]
+    assert side.head("/docs").status_code == 200
+    assert side.head("/outputs/nothing").status_code == 404
+    for path in ("/tts-stream", "/voices/events", "/v1/audio/speech"):
+        assert side.head(path).status_code == 405, path
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/health", "GET, HEAD"),
+        ("GET", "/v1/audio/speech", "POST"),
+        ("DELETE", "/voices", "GET, HEAD, POST"),
+        ("POST", "/voices/alto", "DELETE, GET, HEAD, PATCH"),
+        ("HEAD", "/tts-stream", "GET"),
+        ("DELETE", "/docs", "GET, HEAD"),
+    ],
+)
+def test_a_method_refused_names_those_taken(side: httpx2.Client, method: str, path: str, allowed: str) -> None:
+    """`Allow` holds every method of the path, whichever route has it."""
+    answer = side.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

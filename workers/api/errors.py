@@ -8,6 +8,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from fleet.errors import (
     BadRequest,
@@ -23,6 +24,7 @@ from fleet.errors import (
     UnsupportedMediaType,
 )
 from fleet.files import NO_ROOM
+from workers.api.methods import ASKED_METHOD, methods_of
 
 
 def from_validation(error: RequestValidationError, content_type: str) -> FleetError:
@@ -58,8 +60,9 @@ def _told(first: Mapping[str, Any], content_type: str) -> FleetError:
     return InvalidValue(f"{field}: {_readable(str(first['msg']))}", param=field)
 
 
-def from_http(error: HTTPException, method: str, path: str) -> FleetError:
+def from_http(error: HTTPException, request: Request) -> FleetError:
     """What the framework refuses by itself, and what it wrapped while it read the body."""
+    path = request.url.path
     if isinstance(error.__cause__, FleetError):
         return error.__cause__
     if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM:
@@ -67,7 +70,8 @@ def from_http(error: HTTPException, method: str, path: str) -> FleetError:
     if error.status_code == 404:
         return RouteNotFound(f"there is nothing at {path}")
     if error.status_code == 405:
-        return MethodNotAllowed(f"{path} does not take {method}")
+        method = request.scope.get(ASKED_METHOD, request.method)
+        return MethodNotAllowed(f"{path} does not take {method}").allowing(methods_of(path, request.app.routes))
     if isinstance(error.__cause__, UnicodeDecodeError):
         return InvalidEncoding("the body is not valid UTF-8")
     if isinstance(error.__cause__, RecursionError):
