@@ -24,6 +24,7 @@ FleetError
 │   ├── PreconditionFailed       412 precondition_failed
 │   ├── BodyTooLarge             413 body_too_large
 │   ├── UnsupportedMediaType     415 unsupported_media_type
+│   ├── RangeNotSatisfiable      416 range_not_satisfiable
 │   ├── InvalidValue             422 invalid_value
 │   ├── MissingField             422 missing_field
 │   ├── UnknownField             422 unknown_field
@@ -194,6 +195,13 @@ class BodyTooLarge(RequestError, code="body_too_large", status=413):
 
 class UnsupportedMediaType(RequestError, code="unsupported_media_type", status=415):
     pass
+
+
+class RangeNotSatisfiable(RequestError, code="range_not_satisfiable", status=416):
+    def of(self, size: int) -> Self:
+        """The same, naming how many bytes there are."""
+        self.headers = {"content-range": f"bytes */{size}"}
+        return self
 
 
 class InvalidValue(RequestError, code="invalid_value", status=422):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 from fastapi import APIRouter, Request
-from starlette.responses import FileResponse
 
 from fleet.asgi import while_client_stays
 from fleet.contract import SAMPLE_RATE, AudioFormat
 from fleet.library_contract import Generated
 from fleet.speech_contract import SynthesisRequest
+from workers.api.files import StoredFile
 from workers.api.speech import resolved
 from workers.api.state import Worker, WorkerState
 from workers.api.voices import ERRORS
@@ -60,15 +61,17 @@ async def _generated(speech: Speech, worker: Worker) -> Generated:
 
 @router.get(
     "/outputs/{filename}",
-    response_class=FileResponse,
+    response_class=StoredFile,
     responses={
         200: {"description": "The file.", "content": {media.media_type: {} for media in AudioFormat}},
         206: {"description": "The part that Range asks for."},
+        304: {"description": "If-None-Match names it."},
     },
 )
-async def get_output(filename: str, worker: WorkerState) -> FileResponse:
+async def get_output(filename: str, worker: WorkerState) -> StoredFile:
     """A file of speech, whole or in part."""
     path = worker.outputs.find(filename)
     media_type = AudioFormat(path.suffix.removeprefix(".")).media_type
-    headers = {"x-content-type-options": "nosniff", "cache-control": "private, immutable"}
-    return FileResponse(path, media_type=media_type, headers=headers)
+    left_s = max(0, int(path.stat().st_mtime + worker.outputs.max_age_s - time.time()))
+    headers = {"x-content-type-options": "nosniff", "cache-control": f"private, max-age={left_s}, immutable"}
+    return StoredFile(path, media_type=media_type, headers=headers)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Path, Query, Response, UploadFile
 from pydantic import ValidationError
-from starlette.responses import FileResponse
 
 from fleet.contract import ErrorBody
 from fleet.errors import InvalidValue, VoiceBuiltIn, VoiceNotFound
@@ -22,6 +21,7 @@ from fleet.library_contract import (
     name_key,
 )
 from workers.api.conditions import WantedVersion, entity_tag
+from workers.api.files import StoredFile
 from workers.api.forms import STRICT_FORM
 from workers.api.pages import Cursor, Limit, Search, page_of
 from workers.api.state import Worker, WorkerState
@@ -182,7 +182,7 @@ async def delete_voice(
 
 @router.get(
     "/voices/{voice_id}/sample",
-    response_class=FileResponse,
+    response_class=StoredFile,
     responses={200: {"description": "The recording.", "content": {"audio/*": {}}}},
 )
 async def get_sample(
@@ -192,7 +192,7 @@ async def get_sample(
     normalised: Annotated[
         bool, Query(description="The copy as 24 kHz mono FLAC, not the file as it was given.")
     ] = False,
-) -> FileResponse:
+) -> StoredFile:
     """A recording that the voice was made from."""
     known = (await worker.library.current()).require_voice(voice_id)
     if index >= len(known.samples):
@@ -203,7 +203,7 @@ async def get_sample(
     if not path.exists():
         raise VoiceNotFound(f"the recording of {known.name!r} is gone from the disk", param="index")
     name = f"{PurePath(sample.filename).stem}.flac" if normalised else sample.filename
-    return FileResponse(
+    return StoredFile(
         path,
         media_type="audio/flac" if normalised else sample.media_type,
         filename=name,
