@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.contract import REQUEST_ID_HEADER
-from fleet.errors import InvalidSettings, NotAdministrator, OriginNotAllowed, Unauthorized
+from fleet.cors import Cors, refused_origin
+from fleet.errors import InvalidSettings, NotAdministrator, Unauthorized
 from fleet.keys import Key, KeyLimits, Keys, credential_path, read_keys
 from fleet.routes import is_administration, is_speech, needs_no_key
 from fleet.settings import ServingSettings
@@ -55,7 +55,7 @@ class Origins:
 
     def answering(self, app: ASGIApp) -> ASGIApp:
         """CORS in front of an application. Credentials are never allowed: a key is sent in a header, not a cookie."""
-        return CORSMiddleware(
+        return Cors(
             app,
             allow_origins=["*"] if self.everywhere else self.listed,
             allow_origin_regex=self.pattern,
@@ -163,8 +163,7 @@ class Guard:
         if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE_METHODS):
             return
         if origin.partition("://")[2] != headers.get("host") and not self._access.origins.allow(origin):
-            message = f"pages of {origin} may not use this service: its operator can allow them as a CORS origin"
-            raise OriginNotAllowed(message)
+            raise refused_origin(origin)
 
 
 def _presented(scope: Scope) -> str | None:

@@ -51,10 +51,15 @@ class BodyLimits:
     timeout_s: float
 
 
+def request_id_of(headers: Headers) -> str:
+    """The caller's `X-Request-ID` when that is well formed, else a new one."""
+    given = headers.get(REQUEST_ID_HEADER, "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
 def identify(scope: Scope) -> str:
-    """The request's id, set in its state: the caller's `X-Request-ID` when that is well formed, else a new one."""
-    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    """The request's id, set in its state."""
+    request_id = request_id_of(Headers(scope=scope))
     scope.setdefault("state", {})["request_id"] = request_id
     return request_id
 

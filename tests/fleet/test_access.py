@@ -95,8 +95,17 @@ def test_cors_names_origins_and_never_credentials(guarded: str) -> None:
         assert "access-control-allow-credentials" not in allowed.headers
         refused = client.options("/v1/audio/speech", headers={"origin": "https://b.example", **asked})
         assert "access-control-allow-origin" not in refused.headers
-        told = client.get("/health", headers={"origin": "https://a.example"})
-        assert told.headers.get_list("access-control-allow-origin") == ["https://a.example"]
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "origin_not_allowed")
+        for answer in (allowed, refused):
+            assert len(answer.headers["x-request-id"]) == 32
+        odd = client.options(
+            "/health", headers={"origin": "https://a.example", "access-control-request-method": "SING"}
+        )
+        assert (odd.status_code, odd.json()["error"]["code"]) == (400, "bad_request")
+        for path in ("/health", "/v1/test"):
+            told = client.get(path, headers={"origin": "https://a.example"})
+            assert told.headers.get_list("access-control-allow-origin") == ["https://a.example"]
+            assert told.headers["vary"].lower() == "origin"
 
 
 def test_without_keys_pages_of_other_origins_change_nothing(http: httpx2.Client) -> None:
