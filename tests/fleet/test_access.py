@@ -116,6 +116,48 @@ def test_without_keys_pages_of_other_origins_change_nothing(http: httpx2.Client)
     assert http.get("/health", headers={"origin": "http://localhost:8000"}).headers["access-control-allow-origin"]
 
 
+CROSS = {"sec-fetch-site": "cross-site"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        (CROSS, 403),
+        (CROSS | {"referer": "http://evil.example/page"}, 403),
+        (CROSS | {"referer": "http://localhost:8000/"}, 200),
+        (CROSS | {"origin": "http://localhost:8000"}, 200),
+        ({"sec-fetch-site": "same-site"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({}, 200),
+    ],
+)
+def test_without_keys_pages_of_other_origins_have_nothing_spoken(
+    http: httpx2.Client, worker_http: httpx2.Client, headers: dict[str, str], status: int
+) -> None:
+    """Not by an address either that an element of a page plays; a page's own origin, and those allowed, may."""
+    for side in (http, worker_http):
+        answer = side.get("/tts-stream", params={"text": "Hi."}, headers=headers)
+        assert answer.status_code == status, answer.text
+        own = side.get("/tts-stream", params={"text": "Hi."}, headers={"origin": str(side.base_url).rstrip("/")})
+        assert own.status_code == 200
+        assert side.get("/v1/test", headers=headers).status_code == 200
+
+
+def test_a_worker_leaves_the_judgement_to_its_balancer() -> None:
+    """An origin that the balancer allows is served, whatever the worker behind it would allow by itself."""
+    with (
+        RunningWorker(free_port(0)) as worker,
+        RunningBalancer(worker.url, cors_origins="https://a.example") as balancer,
+    ):
+        balancer.wait_ready(1)
+        for headers in (CROSS | {"origin": "https://a.example"}, CROSS | {"referer": "https://a.example/"}):
+            answer = httpx2.get(f"{balancer.url}/tts-stream?text=Hi.", headers=headers, trust_env=False)
+            assert answer.status_code == 200, answer.text
+
+
 @pytest.mark.parametrize("module", ["workers", "balancer"])
 @pytest.mark.parametrize(
     ("settings", "said"),
