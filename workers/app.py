@@ -22,6 +22,7 @@ from fleet.deadlines import Deadlines
 from fleet.errors import FleetError, InternalError, RouteNotFound
 from fleet.sockets import SocketEdge
 from workers.api import drain, emotions, events, generation, listings, sillytavern, speech, stream, system, voices
+from workers.api.bodies import JSON_IN_UTF8
 from workers.api.errors import from_http, from_validation
 from workers.api.methods import HeadAsGet
 from workers.api.state import Worker
@@ -111,11 +112,12 @@ def _empty_api(lifespan: Lifespan[FastAPI], *, with_docs: bool, with_keys: bool)
         "version": fleet.__version__,
         "description": "Speech from text. The same paths on every worker and on the balancer.",
         "lifespan": lifespan,
+        "dependencies": [JSON_IN_UTF8],
         "redoc_url": None,
         "redirect_slashes": False,  # a redirect would name the worker's own address to a caller of the balancer
     }
     if with_keys:  # the guard has checked the key; this makes the documentation ask for it
-        common["dependencies"] = [Security(HTTPBearer(auto_error=False))]
+        common["dependencies"] += [Security(HTTPBearer(auto_error=False))]
     if with_docs:
         return FastAPIOffline(**common)  # its page loads nothing from elsewhere
     return FastAPI(docs_url=None, openapi_url=None, **common)

@@ -71,7 +71,10 @@ BAD_BODIES = {
     "lone surrogate in a voice": (b'{"input": "a", "voice": "\\ud800"}', 422, "invalid_value"),
     "not a number": (b'{"input": "a", "speed": NaN}', 422, "invalid_value"),
     "infinity": (b'{"input": "a", "speed": 1e999}', 422, "invalid_value"),
-    "a number of many digits": (b'{"input": "a", "seed": ' + b"9" * 10_000 + b"}", None, None),
+    "a number of many digits": (b'{"input": "a", "seed": ' + b"9" * 10_000 + b"}", 400, "invalid_json"),
+    "UTF-16": ('{"input": "a"}'.encode("utf-16"), 400, "invalid_encoding"),
+    "UTF-16 without a mark": ('{"input": "a"}'.encode("utf-16-be"), 400, "invalid_encoding"),
+    "UTF-32": ('{"input": "a"}'.encode("utf-32"), 400, "invalid_encoding"),
     "deep nesting": (b"[" * 50_000, 400, "invalid_json"),
     "deep nesting in a field": (b'{"input": ' + b"[" * 50_000, 400, "invalid_json"),
 }

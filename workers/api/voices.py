@@ -21,6 +21,7 @@ from fleet.library_contract import (
     name_key,
 )
 from workers.api.conditions import WantedVersion, entity_tag
+from workers.api.errors import readable
 from workers.api.files import StoredFile
 from workers.api.forms import STRICT_FORM
 from workers.api.pages import Cursor, Limit, Search, page_of
@@ -131,7 +132,7 @@ def draft_of(given: dict[str, Any]) -> VoiceDraft:
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][-1] if first["loc"][0] == "defaults" else first["loc"][0])
-        raise InvalidValue(f"{field}: {first['msg'].removeprefix('Value error, ')}", param=field) from None
+        raise InvalidValue(f"{field}: {readable(first['msg'])}", param=field) from None
     return VoiceDraft(
         name=checked.name or "",
         description=checked.description or "",
