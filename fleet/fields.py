@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+from pydantic_core import PydanticUseDefault
 
 
 def _encodable(text: str) -> str:
@@ -22,10 +23,18 @@ def _holds_text(text: str) -> str:
     return text
 
 
+def _default_if_null(value: Any) -> Any:
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
 Unicode = Annotated[StrictStr, AfterValidator(_encodable)]
 Text = Annotated[Unicode, AfterValidator(_holds_text)]
 Name = Annotated[Unicode, Field(min_length=1, max_length=128)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+NullIsDefault = BeforeValidator(_default_if_null)
+"""Of a field that has a default: null is as good as left out."""
 
 
 class Frozen(BaseModel):

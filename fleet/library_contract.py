@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from fleet.contract import AudioFormat
-from fleet.fields import Frozen, Text, Unicode
+from fleet.fields import Frozen, NullIsDefault, Text, Unicode
 from fleet.speech_contract import SpeakingParameters
 
 LONGEST_NAME = 128
@@ -215,7 +215,7 @@ class EmotionTest(Frozen):
 
     text: Text = "This is how I speak when I am in this mood."
     voice: Annotated[Unicode, Field(min_length=1, max_length=LONGEST_NAME)] | None = None
-    format: AudioFormat = AudioFormat.wav
+    format: Annotated[AudioFormat, NullIsDefault] = AudioFormat.wav
 
 
 EventKind = Literal[

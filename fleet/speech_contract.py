@@ -6,12 +6,13 @@ Ranges follow OpenAI's speech API and, for sampling parameters, upstream Chatter
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from fleet.contract import AudioFormat
-from fleet.fields import Frozen, Name, Number, Text, Unicode
+from fleet.fields import Frozen, Name, NullIsDefault, Number, Text, Unicode
 
 MOST_TOP_K = 100_000
 """Far above any vocabulary of speech tokens, and within every integer type."""
@@ -30,6 +31,16 @@ class VoiceReference(Frozen):
     id: Name
 
 
+def _kind_of_voice(value: Any) -> str:
+    return "object" if isinstance(value, Mapping | VoiceReference) else "name"
+
+
+NamedVoice = Annotated[
+    Annotated[Name, Tag("name")] | Annotated[VoiceReference, Tag("object")], Discriminator(_kind_of_voice)
+]
+"""Told apart beforehand, so that what is wrong is said of the form that was meant."""
+
+
 class SpeakingParameters(Frozen):
     """How speech sounds. Each is null where it leaves the value that ranks next."""
 
@@ -46,10 +57,10 @@ class SpeechParameters(SpeakingParameters):
     """What both speech routes take beside the text. A parameter left out takes the emotion's or the server's value."""
 
     model: Name | None = Field(None, description="A model's id, or one of OpenAI's model names.")
-    voice: Name | VoiceReference | None = Field(None, description="A voice's id, name or alias.")
+    voice: NamedVoice | None = Field(None, description="A voice's id, name or alias.")
     emotion: Name | None = Field(None, description="An emotion profile's name.")
     language: Name | None = Field(None, description="A language tag such as `de` or `en-us`.")
-    speed: Annotated[Number, Field(ge=0.25, le=4)] = 1.0
+    speed: Annotated[Number, Field(ge=0.25, le=4), NullIsDefault] = 1.0
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
     loudness: Annotated[Number, Field(ge=-40, le=-8)] | None = Field(
         None, description="LUFS that each segment of the text is brought to; null takes the server's, if it has one."
@@ -77,8 +88,10 @@ class SpeechRequest(SpeechParameters):
     )
 
     input: Text
-    response_format: AudioFormat = AudioFormat.mp3
-    stream_format: StreamFormat = Field("audio", description="Bare sound, or OpenAI's server-sent events.")
+    response_format: Annotated[AudioFormat, NullIsDefault] = AudioFormat.mp3
+    stream_format: Annotated[StreamFormat, NullIsDefault] = Field(
+        "audio", description="Bare sound, or OpenAI's server-sent events."
+    )
     instructions: Unicode | None = Field(None, description="Accepted for OpenAI's clients; no engine honours it.")
 
 
@@ -90,13 +103,13 @@ class SynthesisRequest(SpeechParameters):
     )
 
     text: Text
-    format: AudioFormat = AudioFormat.wav
+    format: Annotated[AudioFormat, NullIsDefault] = AudioFormat.wav
 
 
 class StreamRequest(SynthesisRequest):
     """`POST /synthesize/stream`: the native request, answered as server-sent events unless told otherwise."""
 
-    stream_format: StreamFormat = "sse"
+    stream_format: Annotated[StreamFormat, NullIsDefault] = "sse"
 
 
 class SpeechAudioDelta(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, TypeAdapter
 
 from fleet.contract import SAMPLE_RATE, AudioFormat
-from fleet.fields import Frozen, Unicode
+from fleet.fields import Frozen, NullIsDefault, Unicode
 from fleet.speech_contract import SpeechParameters, SpeechUsage
 
 
@@ -15,7 +15,7 @@ class Start(SpeechParameters):
     """How to speak; before any text. Without it the defaults hold."""
 
     type: Literal["start"] = "start"
-    format: AudioFormat = AudioFormat.pcm
+    format: Annotated[AudioFormat, NullIsDefault] = AudioFormat.pcm
 
 
 class WrittenText(Frozen):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.contract import AudioFormat
 from fleet.errors import MissingField, VoiceNotFound
-from fleet.fields import Name, Text
+from fleet.fields import Name, NullIsDefault, Text
 from fleet.speech_contract import SynthesisRequest
 from workers.api.audio import AudioResponse
 from workers.api.speech import SOUND, resolved, speak
@@ -52,12 +52,12 @@ class TtsRequest(BaseModel):
     voice_mode: Literal["predefined", "clone"] = "predefined"
     predefined_voice_id: Name | None = None
     reference_audio_filename: Name | None = Field(None, description="One of `/get_reference_files`.")
-    output_format: AudioFormat = AudioFormat.wav
+    output_format: Annotated[AudioFormat, NullIsDefault] = AudioFormat.wav
     temperature: Annotated[float, Field(allow_inf_nan=False, ge=0, le=5)] | None = None
     exaggeration: Annotated[float, Field(allow_inf_nan=False, ge=0, le=2)] | None = None
     cfg_weight: Annotated[float, Field(allow_inf_nan=False, ge=0, le=1)] | None = None
     seed: Annotated[int, Field(le=_LARGEST_SEED)] | None = Field(None, description="Below 0 is any.")
-    speed_factor: Annotated[float, Field(allow_inf_nan=False, ge=0.25, le=4)] = 1.0
+    speed_factor: Annotated[float, Field(allow_inf_nan=False, ge=0.25, le=4), NullIsDefault] = 1.0
     language: Name | None = None
     split_text: bool | None = Field(None, description="Accepted; long texts are always split.")
     chunk_size: int | None = Field(None, description="Accepted; texts are split at sentences.")
