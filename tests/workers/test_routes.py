@@ -64,6 +64,7 @@ def test_listings_have_the_shapes_clients_read(side: httpx2.Client) -> None:
     assert models["object"] == "list"
     assert {"tts-1", "gpt-4o-mini-tts"} <= {model["id"] for model in models["data"]}
     assert side.get("/v1/models/tts-1").json()["object"] == "model"
+    assert side.get("/v1/models/nope").json()["error"]["message"].endswith("tts-1, tts-1-hd, gpt-4o-mini-tts")
     assert {"id": "tts-1"} in side.get("/v1/audio/models").json()["models"]
     voices = side.get("/v1/audio/voices").json()["voices"]
     assert all(isinstance(voice["id"], str) and isinstance(voice["name"], str) for voice in voices)

@@ -26,10 +26,10 @@ async def list_models(worker: WorkerState) -> ModelList:
 @router.get("/v1/models/{model_id}")
 async def get_model(model_id: str, worker: WorkerState) -> ModelSummary:
     """One model by name."""
-    for model in _models(worker):
-        if model.id == model_id:
-            return model
-    raise ModelNotFound(f"there is no model {model_id!r}", param="model")
+    models = {model.id: model for model in _models(worker)}
+    if model_id not in models:
+        raise ModelNotFound(f"there is no model {model_id!r}; there are: {', '.join(models)}", param="model")
+    return models[model_id]
 
 
 @router.get("/v1/audio/models")
