@@ -101,3 +101,7 @@ def test_what_others_send_is_reported(side: httpx2.Client) -> None:
     answer = side.post("/tts", json=STANDARD | {"audio\r\nname": 1, "top_k": 5})
     assert answer.status_code == 200
     assert "audioname" in answer.headers["x-ignored-parameters"]
+    for query in ("foo=1", "foo=1&split_text=true"):
+        answer = side.get(f"/tts-stream?text=Hi.&{query}")
+        assert answer.status_code == 200
+        assert "foo" in answer.headers["x-ignored-parameters"].split(",")

@@ -100,7 +100,8 @@ async def tts_stream(body: Annotated[TtsQuery, Query()], request: Request, worke
 
 async def _spoken(body: TtsRequest, request: Request, worker: Worker) -> AudioResponse:
     response = speak(await resolved(await _native(body, worker), request, worker), worker)
-    ignored = {name for name in body.model_fields_set if name in _IDLE or name in (body.model_extra or {})}
+    unknown = (body.model_extra or {}).keys() | (request.query_params.keys() - type(body).model_fields.keys())
+    ignored = {name for name in body.model_fields_set if name in _IDLE} | unknown
     if ignored:
         told = {*response.headers.get("x-ignored-parameters", "").split(","), *map(_header_safe, ignored)} - {""}
         response.headers["x-ignored-parameters"] = ",".join(sorted(told)[:20])
