@@ -17,8 +17,16 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.contract import REQUEST_ID_HEADER
-from fleet.errors import BadRequest, BodyTooLarge, FleetError, InternalError, RequestTimeout
-from fleet.routes import is_upload
+from fleet.errors import (
+    BadRequest,
+    BodyTooLarge,
+    FleetError,
+    InternalError,
+    MethodNotAllowed,
+    RequestTimeout,
+    UpgradeRequired,
+)
+from fleet.routes import STREAM_PATH, is_upload
 
 log = structlog.get_logger()
 
@@ -85,6 +93,7 @@ class Edge:
         exchange = _Exchange(scope, receive, send, self.uploads if is_upload(scope) else self.bodies)
         try:
             exchange.refuse_declared_oversize()
+            _refuse_plain_http(scope)
             await self.app(scope, exchange.receive, exchange.send)
         except ClientGone:
             exchange.status, exchange.outcome = _CLIENT_GONE_STATUS, "client_gone"
@@ -100,6 +109,14 @@ class Edge:
                 await exchange.answer_error(InternalError("the server met an error of its own; its log says more"))
         finally:
             exchange.write_log_line()
+
+
+def _refuse_plain_http(scope: Scope) -> None:
+    """Where there is a WebSocket, and no route of HTTP."""
+    if scope["path"] == STREAM_PATH:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{STREAM_PATH} does not take {scope['method']}").allowing("GET")
+        raise UpgradeRequired(f"{STREAM_PATH} is a WebSocket: it is reached by a handshake, not by a plain request")
 
 
 class _Exchange:

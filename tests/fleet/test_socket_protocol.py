@@ -60,6 +60,14 @@ def test_a_malformed_handshake_is_refused_at_once(port: int, request_: bytes, st
         assert (answer.headers["sec-websocket-version"], answer.headers["upgrade"]) == ("13", "websocket")
 
 
+def test_a_plain_request_is_told_of_the_upgrade(port: int) -> None:
+    """A person who opens the address learns what is there; another method is none of it."""
+    answer = ask(port, b"GET " + STREAM + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert (answer.status, answer.error["code"], answer.headers["upgrade"]) == (426, "upgrade_required", "websocket")
+    posted = ask(port, b"POST " + STREAM + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+    assert (posted.status, posted.headers["allow"]) == (405, "GET")
+
+
 def test_an_unknown_path_is_not_found(port: int) -> None:
     """As HTTP would have it, and without an error in the log."""
     answer = ask(port, handshake(KEY, VERSION).replace(STREAM, STREAM + b"s"))
