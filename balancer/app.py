@@ -73,7 +73,8 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
             await sockets(scope, receive, send)
         elif (endpoint := own.table.get(scope["path"])) is not None:
             if scope["method"] not in ("GET", "HEAD"):
-                raise MethodNotAllowed(f"{scope['path']} does not take {scope['method']}").allowing("GET, HEAD")
+                message = f"{scope['path']} does not take {scope['method']}"
+                raise MethodNotAllowed(message).with_header("allow", "GET, HEAD")
             response = await endpoint()
             await response(scope, receive, send)
         elif scope["path"] == "/workers" or scope["path"].startswith("/workers/"):

@@ -115,7 +115,8 @@ def _refuse_plain_http(scope: Scope) -> None:
     """Where there is a WebSocket, and no route of HTTP."""
     if scope["path"] == STREAM_PATH:
         if scope["method"] not in ("GET", "HEAD"):
-            raise MethodNotAllowed(f"{STREAM_PATH} does not take {scope['method']}").allowing("GET")
+            message = f"{STREAM_PATH} does not take {scope['method']}"
+            raise MethodNotAllowed(message).with_header("allow", "GET")
         raise UpgradeRequired(f"{STREAM_PATH} is a WebSocket: it is reached by a handshake, not by a plain request")
 
 

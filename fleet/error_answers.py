@@ -1,10 +1,19 @@
-"""An error answer read back into the error it stands for."""
+"""Every kind of error there is, and an error answer read back into the one it stands for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from fleet.errors import FleetError, UpstreamFailed, leaves
+from fleet.errors import FleetError, UpstreamFailed
+
+
+def leaves(root: type[FleetError] = FleetError) -> Iterator[type[FleetError]]:
+    """Every error class that has no subclass of its own."""
+    children = root.__subclasses__()
+    if not children:
+        yield root
+    for child in children:
+        yield from leaves(child)
 
 
 def from_response(status: int, body: object) -> FleetError:

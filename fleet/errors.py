@@ -60,12 +60,10 @@ FleetError
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
-_LONGEST_MESSAGE = 2_000
-_LONGEST_PARAM = 100
+_LONGEST_MESSAGE, _LONGEST_PARAM = 2_000, 100
 
 
 def _printable(text: str, longest: int) -> str:
@@ -83,7 +81,7 @@ class FleetError(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
-    headers: Mapping[str, str] = MappingProxyType({})
+    headers: Mapping[str, str] = {}
 
     def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
         """Each kind states its own code and status; what it leaves out is its parent's."""
@@ -95,6 +93,11 @@ class FleetError(Exception):
         self.param = None if param is None else _printable(param, _LONGEST_PARAM)
         super().__init__(self.message)
         self.retry_after = retry_after
+
+    def with_header(self, name: str, value: str) -> Self:
+        """The same, saying more in the answer's head."""
+        self.headers = {**self.headers, name: value}
+        return self
 
     def body(self, request_id: str | None) -> dict[str, object]:
         """The JSON body of an error response: OpenAI's shape with `request_id` added."""
@@ -119,7 +122,7 @@ class BadRequest(RequestError):
 
 
 class Unauthorized(RequestError, code="invalid_api_key", status=401):
-    headers = MappingProxyType({"www-authenticate": "Bearer"})
+    headers: Mapping[str, str] = {"www-authenticate": "Bearer"}
 
 
 class OriginNotAllowed(RequestError, code="origin_not_allowed", status=403):
@@ -155,10 +158,7 @@ class WorkerNotFound(RequestError, code="worker_not_found", status=404):
 
 
 class MethodNotAllowed(RequestError, code="method_not_allowed", status=405):
-    def allowing(self, methods: str) -> Self:
-        """The same, naming the methods that the path takes."""
-        self.headers = {"allow": methods}
-        return self
+    """`Allow` names the methods that the path takes."""
 
 
 class RequestTimeout(RequestError, code="request_timeout", status=408):
@@ -198,10 +198,7 @@ class UnsupportedMediaType(RequestError, code="unsupported_media_type", status=4
 
 
 class RangeNotSatisfiable(RequestError, code="range_not_satisfiable", status=416):
-    def of(self, size: int) -> Self:
-        """The same, naming how many bytes there are."""
-        self.headers = {"content-range": f"bytes */{size}"}
-        return self
+    """`Content-Range` names how many bytes there are."""
 
 
 class InvalidValue(RequestError, code="invalid_value", status=422):
@@ -229,9 +226,7 @@ class RecordingUnfit(RequestError, code="recording_unfit", status=422):
 
 
 class UpgradeRequired(RequestError, code="upgrade_required", status=426):
-    """What is there is a WebSocket, of the one version that there is."""
-
-    headers = MappingProxyType({"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"})
+    headers: Mapping[str, str] = {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"}
 
 
 class RateLimited(RequestError, code="rate_limit_exceeded", status=429):
@@ -328,12 +323,3 @@ class LibraryUnusable(StartupError, code="library_unusable"):
 
 class ChildDied(StartupError, code="child_died"):
     pass
-
-
-def leaves(root: type[FleetError] = FleetError) -> Iterator[type[FleetError]]:
-    """Every error class that has no subclass of its own."""
-    children = root.__subclasses__()
-    if not children:
-        yield root
-    for child in children:
-        yield from leaves(child)

@@ -55,7 +55,7 @@ def _refusal(failure: Exception) -> FleetError:
             limits = f"at most {MAX_NUM_HEADERS} headers of at most {MAX_LINE_LENGTH} bytes, cookies aside"
             return HeadersTooLarge(f"a WebSocket's handshake may hold {limits}")
         case InvalidMethod():
-            return MethodNotAllowed("a WebSocket's handshake is a GET").allowing("GET")
+            return MethodNotAllowed("a WebSocket's handshake is a GET").with_header("allow", "GET")
         case InvalidHeader(name="Upgrade" | "Connection" | "Sec-WebSocket-Version"):
             return UpgradeRequired(f"this is no handshake of a WebSocket of version 13: {failure}")
         case _:

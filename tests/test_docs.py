@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from balancer.settings import BalancerSettings
-from fleet.errors import leaves
+from fleet.error_answers import leaves
 from fleet.library_contract import EmotionProfile, EmotionTest, Generated, VoiceChanges
 from fleet.settings import ProcessSettings
 from fleet.speech_contract import SpeechRequest, SynthesisRequest

@@ -7,8 +7,8 @@ import re
 import pytest
 
 import fleet.errors
-from fleet.error_answers import from_response
-from fleet.errors import FleetError, UpstreamFailed, leaves
+from fleet.error_answers import from_response, leaves
+from fleet.errors import FleetError, UpstreamFailed
 
 
 def test_module_draws_the_whole_tree() -> None:

@@ -80,7 +80,8 @@ def from_http(error: HTTPException, request: Request) -> FleetError:
         return RouteNotFound(f"there is nothing at {path}")
     if error.status_code == 405:
         method = request.scope.get(ASKED_METHOD, request.method)
-        return MethodNotAllowed(f"{path} does not take {method}").allowing(methods_of(path, request.app.routes))
+        allowed = methods_of(path, request.app.routes)
+        return MethodNotAllowed(f"{path} does not take {method}").with_header("allow", allowed)
     if isinstance(error.__cause__, UnicodeDecodeError):
         return InvalidEncoding("the body is not valid UTF-8")
     if isinstance(error.__cause__, RecursionError):

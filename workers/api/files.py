@@ -60,5 +60,5 @@ def _ranges(asked: str, size: int) -> list[str]:
         if first < size:
             ranges.append(f"{first}-{min(last, size - 1)}")
     if not ranges:
-        raise RangeNotSatisfiable(f"the file holds {size} bytes").of(size)
+        raise RangeNotSatisfiable(f"the file holds {size} bytes").with_header("content-range", f"bytes */{size}")
     return ranges
