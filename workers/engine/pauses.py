@@ -14,7 +14,8 @@ ALL_PAUSES_S = 60.0
 SENTENCE_PAUSE_S, PARAGRAPH_PAUSE_S = 0.2, 0.5
 """Silence between segments, beside what is left of the quiet at their ends."""
 
-_MARK = re.compile(r"\[pause[ :]\s*(\d{1,6}(?:\.\d{1,6})?)\s*(ms|s)?\s*\]", re.IGNORECASE)
+_MARK = re.compile(r"\[pause[ :]\s*+(\d++(?:\.\d++)?)\s*+(?:(ms|s)\s*+)?\]", re.IGNORECASE)
+"""Possessive throughout: whoever writes ten thousand spaces into a mark keeps nobody waiting."""
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 
 

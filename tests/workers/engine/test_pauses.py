@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from fleet.errors import InvalidValue
@@ -28,9 +30,19 @@ def test_passages(text: str, expected: list[tuple[str, float]]) -> None:
     assert passages(text) == [Passage(*pair) for pair in expected]
 
 
-@pytest.mark.parametrize("text", ["[pause 11s]", "a [pause 10001ms]", "[pause 10s]" * 7])
+@pytest.mark.parametrize(
+    "text", ["[pause 11s]", "a [pause 10001ms]", "[pause 10s]" * 7, "[pause 999999999s]", f"[pause {'9' * 999}ms]"]
+)
 def test_too_long_pauses_are_refused(text: str) -> None:
     """Naming the field of the text."""
     with pytest.raises(InvalidValue) as raised:
         check_pauses(text, "input")
     assert raised.value.param == "input"
+
+
+@pytest.mark.parametrize("text", ["[pause 1" + " " * 50_000, "[pause " + "1" * 50_000, "[pause 1." + "1" * 50_000])
+def test_marks_without_an_end_are_text(text: str) -> None:
+    """However long, they are found to be none in a moment."""
+    began_at = time.monotonic()
+    assert passages(text) == [Passage(text.strip(), 0)]
+    assert time.monotonic() - began_at < 0.5
