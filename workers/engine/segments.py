@@ -26,7 +26,7 @@ def split(text: str, *, language: str, limit: int) -> list[str]:
     character of the text except white space at their ends.
     """
     pieces: list[str] = []
-    for sentence in _sentences(text, language.split("-", maxsplit=1)[0]):
+    for sentence in sentences(text, language):
         for part in _bounded(sentence, limit):
             if pieces and len(pieces[-1]) + len(part.rstrip()) <= limit:
                 pieces[-1] += part
@@ -35,16 +35,18 @@ def split(text: str, *, language: str, limit: int) -> list[str]:
     return [stripped for piece in pieces if (stripped := piece.strip())]
 
 
-def _sentences(text: str, language: str) -> Iterator[str]:
-    """The sentences of `text`, looked for in one window after another.
+def sentences(text: str, language: str) -> Iterator[str]:
+    """The sentences of `text`, with every character of it; `language` is a tag.
+
+    They are looked for in one window after another.
 
     sentencex takes quadratic time where it finds many boundaries (6 s for 100,000 characters of Chinese), so it never
     sees more than `_WINDOW`. The last sentence of a window may go on behind it: the next window begins with it.
     """
-    start = 0
+    primary, start = language.split("-", maxsplit=1)[0], 0
     while start < len(text):
         window = text[start : start + _WINDOW]
-        found = sentencex.segment(language, window)
+        found = sentencex.segment(primary, window)
         if start + len(window) < len(text):
             found = found[:-1] or found
         yield from found
