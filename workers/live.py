@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from fleet.errors import FleetError, NothingToSpeak, TextTooLong
+from fleet.errors import NothingToSpeak, TextTooLong
 from fleet.stream_contract import SentenceBegun, UtteranceDone
 from workers.engine.base import Pause, Sound
 from workers.engine.pauses import SENTENCE_PAUSE_S, check_pauses, passages
@@ -25,11 +25,11 @@ _WAITING_PIECES = 8
 
 @dataclass(eq=False, slots=True)
 class _Sentence:
-    """A sentence and its sound on the way; `None` ends it, an error cuts it short."""
+    """A sentence and its sound on the way; `None` ends it, an exception cuts it short."""
 
     text: str
     utterance: int
-    pieces: asyncio.Queue[Sound | FleetError | None] = field(default_factory=lambda: asyncio.Queue(_WAITING_PIECES))
+    pieces: asyncio.Queue[Sound | Exception | None] = field(default_factory=lambda: asyncio.Queue(_WAITING_PIECES))
     measured: Measured = field(default_factory=Measured)
     task: asyncio.Task[None] | None = None
 
@@ -123,7 +123,7 @@ class LiveSpeech:
                 continue
             began = False
             while (piece := await item.pieces.get()) is not None:
-                if isinstance(piece, FleetError):
+                if isinstance(piece, Exception):
                     raise piece
                 if not began and not isinstance(piece, Pause):
                     began = True
@@ -158,7 +158,7 @@ class LiveSpeech:
             await self._spoken(sentence)
         except NothingToSpeak:  # an emoji, or dots: the text goes on
             pass
-        except FleetError as error:
+        except Exception as error:  # noqa: BLE001 - raised again where the sentence is heard
             await sentence.pieces.put(error)
         await sentence.pieces.put(None)
 

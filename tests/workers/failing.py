@@ -2,7 +2,8 @@
 
 `FAILS` in the environment says how: `fatal` tells so, `raises` and `blocks` are what its status does, and `stuck` tells
 so while the event loop hangs. An engine that is closed is lost too. With `device` it is the engine that the settings
-ask for, chatterbox, whose own thread meets an error of the device at its next step.
+ask for, chatterbox, whose own thread meets an error of the device at its next step. A text that holds `BROKEN` meets an
+error of ours.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any, cast
 from unittest.mock import patch
 
 from workers.__main__ import main
-from workers.engine.base import Engine, EngineFigures, EngineStatus
+from workers.engine.base import Engine, EngineFigures, EngineStatus, Job, Sound
 from workers.engine.choice import open_engine
 from workers.engine.espeak import EspeakEngine
 
+BROKEN = "Xyzzy"
 LOST = "the GPU has fallen off the bus"
 DEVICE_LOST = "CUDA error: an illegal memory access was encountered"
 BLOCKED_LIMIT_S = 2
@@ -54,6 +57,11 @@ class FailingEngine(EspeakEngine):
         if way == "blocks":
             time.sleep(3600)
         return replace(super().status(), fatal=LOST)
+
+    def submit(self, job: Job) -> AsyncGenerator[Sound, None]:
+        if BROKEN in job.text:
+            raise RuntimeError(BROKEN)
+        return super().submit(job)
 
     def figures(self) -> EngineFigures:  # type: ignore[override]  # espeak says None, which is narrower than the protocol
         return FIGURES
