@@ -51,7 +51,7 @@ Heard = bytes | SentenceBegun | UtteranceDone
 class LiveSpeech:
     """One connection's text and sound. `write`, `flush`, `cancel` and `end` come from one task, `heard` is another's.
 
-    What is between two flushes is an utterance: one file in the format that was asked for.
+    What is between two flushes is an utterance: one file in the format that was asked for, told as done exactly once.
     """
 
     def __init__(self, synthesis: Synthesis, speech: Speech, *, language: str, max_waiting_chars: int) -> None:
@@ -61,7 +61,8 @@ class LiveSpeech:
         self._items: asyncio.Queue[_Sentence | _Flush | _Finish] = asyncio.Queue()
         self._sentences: list[_Sentence] = []  # in the queue or being heard
         self._room = asyncio.Event()
-        self._utterance = 0
+        self._utterance = 0  # that is being written
+        self._unended = 0  # the first of which nobody has been told that it is done
         self.chars = 0
         self.audio_s = 0.0
 
@@ -86,7 +87,7 @@ class LiveSpeech:
         self._utterance += 1
 
     async def cancel(self) -> None:
-        """Forget all that has not been heard."""
+        """Forget all that has not been heard, and tell each utterance of it as cancelled."""
         self._buffer.flush()
         dropped, self._sentences = self._sentences, []
         while not self._items.empty():
@@ -96,8 +97,9 @@ class LiveSpeech:
             while not sentence.pieces.empty():
                 sentence.pieces.get_nowait()
             sentence.pieces.put_nowait(None)
-        self._items.put_nowait(_Flush(self._utterance, cancelled=True))
         self._utterance += 1
+        for utterance in range(self._unended, self._utterance):
+            self._items.put_nowait(_Flush(utterance, cancelled=True))
         self._room.set()
 
     def end(self) -> None:
@@ -114,6 +116,7 @@ class LiveSpeech:
         track = Track(self._speech)
         while not isinstance(item := await self._items.get(), _Finish):
             if isinstance(item, _Flush):
+                self._unended = item.utterance + 1
                 rest = b"" if item.cancelled else await asyncio.to_thread(track.finish)
                 if rest and track.audio_s:
                     yield rest
