@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,12 @@ from workers.track import Track
 
 _AT_ONCE = 2
 """Sentences in the engine: the one that is heard and the one behind it."""
+
+_MOST_UNREAD = 1_000
+"""Messages, or utterances, that may wait behind text that has no room: a cancel that comes after them acts at once."""
+
+_MOST_UNREAD_CHARS = 8
+"""Characters that may wait so, in longest texts."""
 
 _WAITING_PIECES = 8
 """Pieces of a sentence, each at most a second of sound, that wait for the reader here; more wait in the engine."""
@@ -35,6 +42,12 @@ class _Sentence:
 
 
 @dataclass(frozen=True, slots=True)
+class _Text:
+    utterance: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Flush:
     utterance: int
     cancelled: bool = False
@@ -49,7 +62,7 @@ Heard = bytes | SentenceBegun | UtteranceDone
 
 
 class LiveSpeech:
-    """One connection's text and sound. `write`, `flush`, `cancel` and `end` come from one task, `heard` is another's.
+    """One connection's text and sound. `heard` is one task's, all else another's, which awaits `room` now and then.
 
     What is between two flushes is an utterance: one file in the format that was asked for, told as done exactly once.
     """
@@ -58,6 +71,7 @@ class LiveSpeech:
         self._synthesis, self._speech = synthesis, speech
         self._max_waiting_chars = max_waiting_chars
         self._buffer = SentenceBuffer(language)
+        self._unread: deque[_Text | _Flush | _Finish] = deque()  # for which there is no room yet
         self._items: asyncio.Queue[_Sentence | _Flush | _Finish] = asyncio.Queue()
         self._sentences: list[_Sentence] = []  # in the queue or being heard
         self._room = asyncio.Event()
@@ -69,26 +83,31 @@ class LiveSpeech:
     @property
     def silent(self) -> bool:
         """Whether all that was written has been heard."""
-        return not self._sentences
+        return not self._sentences and not self._unread
 
-    async def write(self, text: str) -> None:
-        """More text; waits while too much of it waits to be spoken. Raises `TextTooLong` for too much at once."""
+    def write(self, text: str) -> None:
+        """More text. Raises `TextTooLong` for too much at once."""
         if len(text) > self._max_waiting_chars:
             raise TextTooLong(f"at most {self._max_waiting_chars} characters may come at once", param="text")
-        while self._waiting_chars() + len(text) > self._max_waiting_chars:
-            self._room.clear()
-            await self._room.wait()
         self.chars += len(text)
-        self._say(self._buffer.add(text))
+        self._unread.append(_Text(self._utterance, text))
+        self._take_in()
 
     def flush(self) -> None:
-        self._say(self._buffer.flush())
-        self._items.put_nowait(_Flush(self._utterance))
+        self._unread.append(_Flush(self._utterance))
         self._utterance += 1
+        self._take_in()
+
+    async def room(self) -> None:
+        """Until no more waits than may: what is written is taken in any case."""
+        while self._crowded():
+            self._room.clear()
+            await self._room.wait()
 
     async def cancel(self) -> None:
         """Forget all that has not been heard, and tell each utterance of it as cancelled."""
         self._buffer.flush()
+        self._unread.clear()
         dropped, self._sentences = self._sentences, []
         while not self._items.empty():
             self._items.get_nowait()
@@ -104,7 +123,8 @@ class LiveSpeech:
 
     def end(self) -> None:
         self.flush()
-        self._items.put_nowait(_Finish())
+        self._unread.append(_Finish())
+        self._take_in()
 
     async def aclose(self) -> None:
         """Stop everything."""
@@ -117,6 +137,7 @@ class LiveSpeech:
         while not isinstance(item := await self._items.get(), _Finish):
             if isinstance(item, _Flush):
                 self._unended = item.utterance + 1
+                self._room.set()
                 rest = b"" if item.cancelled else await asyncio.to_thread(track.finish)
                 if rest and track.audio_s:
                     yield rest
@@ -137,18 +158,39 @@ class LiveSpeech:
                     yield encoded
             if item in self._sentences:
                 self._sentences.remove(item)
-            self._begin()
-            self._room.set()
+            self._take_in()
 
-    def _waiting_chars(self) -> int:
-        return sum(len(sentence.text) for sentence in self._sentences)
+    def _crowded(self) -> bool:
+        chars = sum(len(item.text) for item in self._unread if isinstance(item, _Text))
+        most = max(len(self._unread), self._utterance - self._unended)
+        return most > _MOST_UNREAD or chars > _MOST_UNREAD_CHARS * self._max_waiting_chars
 
-    def _say(self, texts: list[str]) -> None:
+    def _take_in(self) -> None:
+        """Make sentences of what has been written, for as much of it as there is room."""
+        while self._unread and self._fits(self._unread[0]):
+            match item := self._unread.popleft():
+                case _Text():
+                    self._say(self._buffer.add(item.text), item.utterance)
+                case _Flush():
+                    self._say(self._buffer.flush(), item.utterance)
+                    self._items.put_nowait(item)
+                case _Finish():
+                    self._items.put_nowait(item)
+        self._begin()
+        self._room.set()
+
+    def _fits(self, item: _Text | _Flush | _Finish) -> bool:
+        """Where nothing else waits to be spoken, the longest text does, too."""
+        if not isinstance(item, _Text) or not self._sentences:
+            return True
+        waiting = len(self._buffer) + sum(len(sentence.text) for sentence in self._sentences)
+        return waiting + len(item.text) <= self._max_waiting_chars
+
+    def _say(self, texts: list[str], utterance: int) -> None:
         for text in texts:
-            sentence = _Sentence(text, self._utterance)
+            sentence = _Sentence(text, utterance)
             self._sentences.append(sentence)
             self._items.put_nowait(sentence)
-        self._begin()
 
     def _begin(self) -> None:
         for sentence in self._sentences[:_AT_ONCE]:

@@ -94,13 +94,14 @@ class _Session:
         while not isinstance(message, End):
             match message:
                 case WrittenText():
-                    await live.write(message.text)
+                    live.write(message.text)
                 case Flush():
                     live.flush()
                 case Cancel():
                     await live.cancel()
                 case Start():
                     raise InvalidValue("start comes before all other messages", param="type")
+            await live.room()
             message = await self._receive(live)
         live.end()
         with suppress(WebSocketDisconnect):
