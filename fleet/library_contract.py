@@ -242,7 +242,10 @@ class LibraryEvent(BaseModel):
 
 
 class Generated(BaseModel):
-    """`POST /generate`: where the file of speech is and what it was spoken with. `rtf` is computing time over sound."""
+    """`POST /generate`: where the file of speech is and what it was spoken with.
+
+    `duration_s` is the file's; `rtf` is computing time over the engine's own sound, before its tempo is changed.
+    """
 
     audio_url: str
     filename: str

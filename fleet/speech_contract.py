@@ -120,7 +120,7 @@ class SpeechAudioDelta(BaseModel):
 
 
 class SpeechUsage(BaseModel):
-    """`input_tokens` are the text's characters, `output_tokens` 40 ms of sound each."""
+    """`input_tokens` are the text's characters, `output_tokens` 40 ms each of the sound that is sent."""
 
     input_tokens: int
     output_tokens: int

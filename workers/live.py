@@ -139,7 +139,7 @@ class LiveSpeech:
                 self._unended = item.utterance + 1
                 self._room.set()
                 rest = b"" if item.cancelled else await asyncio.to_thread(track.finish)
-                if rest and track.audio_s:
+                if rest and not track.empty:
                     yield rest
                 self.audio_s += track.audio_s
                 yield UtteranceDone(utterance=item.utterance, audio_s=round(track.audio_s, 3), cancelled=item.cancelled)
@@ -151,7 +151,7 @@ class LiveSpeech:
                     raise piece
                 if not began and not isinstance(piece, Pause):
                     began = True
-                    if between := await asyncio.to_thread(track.add, Pause(SENTENCE_PAUSE_S)) if track.audio_s else b"":
+                    if between := b"" if track.empty else await asyncio.to_thread(track.add, Pause(SENTENCE_PAUSE_S)):
                         yield between
                     yield SentenceBegun(utterance=item.utterance, text=item.text.strip())
                 if encoded := await asyncio.to_thread(track.add, piece):

@@ -33,7 +33,7 @@ class WorkerMetrics:
         self.syntheses = Counter(
             "chatterbox_syntheses", "Syntheses ended, by outcome.", ["outcome"], registry=self._registry
         )
-        self.audio_seconds = Counter("chatterbox_audio_seconds", "Seconds of sound delivered.", registry=self._registry)
+        self.audio_seconds = Counter("chatterbox_audio_seconds", "Seconds of sound made.", registry=self._registry)
         self.ttfa = Histogram(
             "chatterbox_ttfa_seconds",
             "From a request's acceptance to its first sound.",

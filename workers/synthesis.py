@@ -21,9 +21,12 @@ from workers.voices.library import Library
 
 @dataclass(slots=True)
 class Measured:
-    """Seconds: of sound before its tempo was changed, and of the time it took without what a slow reader took."""
+    """Seconds: of the engine's own sound, of what is sent of it at the tempo that was asked for, and of the time that
+    was taken without what a slow reader took.
+    """
 
     audio_s: float = 0.0
+    sent_s: float = 0.0
     busy_s: float = 0.0
 
 
@@ -56,7 +59,7 @@ class Synthesis:
         if track is not None:
             if piece := await asyncio.to_thread(track.finish):
                 yield piece
-            measured.audio_s = track.audio_s
+            measured.sent_s = track.audio_s
 
     async def sound(self, speech: Speech, measured: Measured) -> AsyncGenerator[Sound, None]:
         """The engine's sound as it is made, counted; closing the generator cancels the job.

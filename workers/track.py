@@ -14,7 +14,10 @@ from workers.tempo import Tempo
 
 
 class Track:
-    """What a speech's sound becomes on its way to the caller. `audio_s` counts seconds before the tempo changes."""
+    """What a speech's sound becomes on its way to the caller.
+
+    `audio_s` counts the seconds that are encoded; `empty` holds until there is any sound, encoded or yet to be.
+    """
 
     def __init__(self, speech: Speech) -> None:
         self._seams = Seams()
@@ -22,6 +25,7 @@ class Track:
         self._encoder = encoder_for(speech.audio_format)
         self._tempo = None if speech.speed == 1 else Tempo(speech.speed)
         self.audio_s = 0.0
+        self.empty = True
 
     def add(self, sound: Sound) -> bytes:
         """What can be sent after this sound."""
@@ -32,8 +36,8 @@ class Track:
     def finish(self) -> bytes:
         """The rest of the file."""
         rest = self._ended(self._seams.finish())
-        if self._tempo is not None and len(samples := self._tempo.finish()):
-            rest += self._encoder.encode(samples)
+        if self._tempo is not None:
+            rest += self._counted(self._tempo.finish())
         return rest + self._encoder.finish()
 
     def _ended(self, samples: Samples) -> bytes:
@@ -45,7 +49,11 @@ class Track:
         return samples if self._leveller is None else self._leveller.add(samples)
 
     def _encoded(self, samples: Samples) -> bytes:
+        if not len(samples):
+            return b""
+        self.empty = False
+        return self._counted(samples if self._tempo is None else self._tempo.push(samples))
+
+    def _counted(self, samples: Samples) -> bytes:
         self.audio_s += len(samples) / SAMPLE_RATE
-        if self._tempo is not None and len(samples):
-            samples = self._tempo.push(samples)
         return self._encoder.encode(samples) if len(samples) else b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.running import RunningFleet, RunningWorker, free_port
 from tests.workers.failing import BROKEN
 from tests.workers.test_stream import heard, write
 from workers.engine.espeak import EspeakEngine
+from workers.engine.pauses import SENTENCE_PAUSE_S
 from workers.live import LiveSpeech
 from workers.metrics import WorkerMetrics
 from workers.readiness import ReadinessCheck
@@ -66,6 +68,18 @@ async def test_every_utterance_is_done_once(address: str) -> None:
     assert seconds[0] > 0
     assert seconds[1:3] == [0, 0]
     assert sum(seconds) == pytest.approx((len(first) + len(sound)) / 2 / SAMPLE_RATE, abs=0.01)
+
+
+@pytest.mark.parametrize("speed", [0.5, 3])
+async def test_seconds_are_of_the_sound_that_is_sent(address: str, speed: float) -> None:
+    """At the tempo that was asked for; the pauses between sentences are there at any."""
+    async with connect(address, proxy=None) as socket:
+        await write(socket, {"type": "start", "speed": speed}, {"type": "text", "text": LONG * 3}, {"type": "end"})
+        told, sound = await heard(socket, "done")
+    seconds = len(sound) / 2 / SAMPLE_RATE
+    assert told[-2]["audio_s"] == pytest.approx(seconds, abs=0.001)
+    assert told[-1]["usage"]["output_tokens"] == math.ceil(25 * seconds)
+    assert seconds * speed > 3 * 1 + 2 * SENTENCE_PAUSE_S
 
 
 async def test_cancel_acts_at_once_while_text_waits_for_room(address: str) -> None:

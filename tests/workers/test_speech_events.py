@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import openai
 import psutil
 import pytest
 
-from fleet.contract import AudioFormat
+from fleet.contract import SAMPLE_RATE, AudioFormat
 from tests.running import RunningFleet, RunningWorker, free_port, in_flight, jobs, wait_for
 from tests.sound import decode
 
@@ -57,6 +58,15 @@ def test_events_hold_the_same_file(side: httpx2.Client, audio_format: AudioForma
     assert usage["input_tokens"] == len(TEXT * 3)
     assert usage["output_tokens"] == pytest.approx(25 * len(samples) / rate, abs=5)
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+@pytest.mark.parametrize("speed", [0.25, 1, 4])
+def test_tokens_count_the_sound_that_is_sent(worker_http: httpx2.Client, speed: float) -> None:
+    """40 ms each, at the tempo that was asked for."""
+    answer = worker_http.post("/synthesize/stream", json={"text": TEXT, "format": "pcm", "speed": speed})
+    *deltas, (_, done) = events_of(iter(answer.text.split("\n")))
+    samples = sum(len(base64.b64decode(data["audio"])) // 2 for _, data in deltas)
+    assert done["usage"]["output_tokens"] == math.ceil(25 * samples / SAMPLE_RATE)
 
 
 def test_native_stream_is_events_or_bare_sound(side: httpx2.Client) -> None:

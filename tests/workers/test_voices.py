@@ -324,7 +324,7 @@ def test_generated_file_is_whole_and_served_in_parts(client: httpx2.Client, tmp_
     (tmp_path / "a.wav").write_bytes(file.content)
     found = soundfile.info(tmp_path / "a.wav")
     assert found.samplerate == told["sample_rate"]
-    assert found.duration == pytest.approx(told["duration_s"], abs=0.1)
+    assert found.duration == pytest.approx(told["duration_s"], abs=0.001)
     part = client.get(told["audio_url"], headers={"range": "bytes=4-7"})
     assert (part.status_code, part.content) == (206, file.content[4:8])
     assert client.get(told["audio_url"], headers={"range": "bytes=99999999-"}).status_code == 416

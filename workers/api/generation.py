@@ -44,7 +44,7 @@ async def _generated(speech: Speech, worker: Worker) -> Generated:
         filename=path.name,
         format=speech.audio_format,
         size=path.stat().st_size,
-        duration_s=round(measured.audio_s / speech.speed, 3),
+        duration_s=round(measured.sent_s, 3),
         sample_rate=SAMPLE_RATE,
         rtf=round(measured.busy_s / measured.audio_s, 4) if measured.audio_s else 0.0,
         engine=worker.engine.capabilities.engine,

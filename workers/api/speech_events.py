@@ -48,7 +48,7 @@ class SpeechEventsResponse(Response):
                     delta = SpeechAudioDelta(audio=base64.b64encode(piece).decode())
                     await tell(event(delta.type, delta.model_dump_json()))
                     piece = await anext(pieces, b"")
-                done = SpeechAudioDone(usage=usage_of(self._chars, self._measured.audio_s))
+                done = SpeechAudioDone(usage=usage_of(self._chars, self._measured.sent_s))
                 await tell(event(done.type, done.model_dump_json()))
             except FleetError as error:
                 scope["state"]["outcome"] = error.code
