@@ -19,6 +19,9 @@ _MOST_GAIN_DB = 12.0
 _PEAK = 10 ** (-1 / 20)
 """-1 dBFS: no gain takes a sample beyond it."""
 
+_FALL = SAMPLE_RATE // 200
+"""Samples, 5 ms, within which a gain falls before the peak that asks for it: so many wait for what comes next."""
+
 _NOTHING = np.zeros(0, np.float32)
 
 
@@ -35,41 +38,48 @@ class Leveller:
 
         self._target = target
         self._meter = Meter(SAMPLE_RATE)
-        self._held = _NOTHING
+        self._held = _NOTHING  # with its gain once the segment is measured
         self._gain = 1.0
         self._measured = False
 
     def add(self, samples: Samples) -> Samples:
         """What can be heard after these samples."""
-        if self._measured:
-            return self._levelled(samples)
-        self._held = np.concatenate([self._held, samples])
-        return _NOTHING if len(self._held) < _HELD else self._measure()
+        if not self._measured:
+            self._held = np.concatenate([self._held, samples])
+            if len(self._held) < _HELD:
+                return _NOTHING
+            self._measure()
+            samples = _NOTHING
+        return self._levelled(samples)
 
     def end_segment(self) -> Samples:
         """The rest of the segment."""
-        rest = _NOTHING if self._measured else self._measure()
-        self._measured = False
+        if not self._measured:
+            self._measure()
+        rest, self._held, self._measured = self._held, _NOTHING, False
         return rest
 
-    def _measure(self) -> Samples:
-        held, self._held, self._measured = self._held, _NOTHING, True
+    def _measure(self) -> None:
+        held, self._measured = self._held, True
         if len(held) >= _SHORTEST:
             loudness = float(self._meter.integrated_loudness(held))
             if np.isfinite(loudness):  # silence has none
                 most = _MOST_GAIN_DB
                 self._gain = 10 ** (float(np.clip(self._target - loudness, -most, most)) / 20)
-        return self._levelled(held)
+        self._gain = self._bearable(held)
+        self._held = held * np.float32(self._gain)
 
     def _levelled(self, samples: Samples) -> Samples:
-        """With the segment's gain, which falls within these samples, and stays so, where a peak asks for it."""
-        if not len(samples):
-            return samples
-        gain, peak = self._gain, float(np.max(np.abs(samples)))
-        if gain > 1 and peak * gain > _PEAK:
-            self._gain = max(1.0, _PEAK / peak)
-        ramp = np.full(len(samples), self._gain, np.float32)
-        fall = min(len(samples), SAMPLE_RATE // 200)
-        ramp[:fall] = np.linspace(gain, self._gain, fall, dtype=np.float32)
-        levelled: Samples = np.clip(samples * ramp, -1, 1).astype(np.float32)
-        return levelled
+        """All but the last 5 ms, with the segment's gain, which falls before a peak that asks for it, and stays so."""
+        gain = self._bearable(samples)
+        if gain != self._gain:
+            self._held *= np.linspace(1, gain / self._gain, len(self._held), dtype=np.float32)
+            self._gain = gain
+        waiting = np.concatenate([self._held, samples * np.float32(gain)])
+        self._held = waiting[-_FALL:].copy()
+        return waiting[:-_FALL]
+
+    def _bearable(self, samples: Samples) -> float:
+        """The gain, or less of it where it would take one of these samples beyond the peak."""
+        peak = float(np.max(np.abs(samples), initial=0))
+        return max(1.0, _PEAK / peak) if self._gain > 1 and peak * self._gain > _PEAK else self._gain
