@@ -11,11 +11,12 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
 from fleet.contract import AudioFormat
-from fleet.errors import OutputNotFound
+from fleet.errors import OutputNotFound, StorageFull
 from fleet.files import UNFINISHED
 from fleet.wav import complete_sizes
 from workers.voices.database import disk_errors_told
@@ -23,6 +24,14 @@ from workers.voices.database import disk_errors_told
 _NAME = re.compile(rf"[0-9a-f]{{32}}\.({'|'.join(AudioFormat)})")
 _UNFINISHED_LIMIT_S = 3600.0
 """A file that has been written to for so long belongs to a worker that died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file that was kept; `size` in bytes. Another worker may have tidied it away since."""
+
+    name: str
+    size: int
 
 
 class Outputs:
@@ -35,21 +44,27 @@ class Outputs:
         with disk_errors_told("files of speech"):
             directory.mkdir(parents=True, exist_ok=True)
 
-    async def keep(self, pieces: AsyncGenerator[bytes, None], audio_format: AudioFormat) -> Path:
-        """Write the pieces into a new file, which appears when it is whole. Raises `StorageFull`."""
-        path = self._directory / f"{uuid.uuid4().hex}.{audio_format}"
+    async def keep(self, pieces: AsyncGenerator[bytes, None], audio_format: AudioFormat) -> Output:
+        """Write the pieces into a new file, which appears when it is whole, and for which older ones make room.
+
+        Raises `StorageFull`, also for a file that is larger than all of them may be together.
+        """
+        path, size = self._directory / f"{uuid.uuid4().hex}.{audio_format}", 0
         with disk_errors_told("the file of speech"):
             descriptor, name = tempfile.mkstemp(prefix=".", suffix=UNFINISHED, dir=self._directory)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 async with aclosing(pieces) as arriving:
                     async for piece in arriving:
+                        size += len(piece)
+                        if size > self._max_bytes:
+                            raise StorageFull(f"files of speech may hold at most {self._max_bytes} bytes together")
                         await asyncio.to_thread(_write, file, piece)
             await asyncio.to_thread(_finish, Path(name), path)
         finally:
             await asyncio.to_thread(Path(name).unlink, missing_ok=True)
-        await asyncio.to_thread(self.tidy)
-        return path
+        await asyncio.to_thread(self.tidy, path.name)
+        return Output(path.name, size)
 
     def find(self, filename: str) -> Path:
         """Raises `OutputNotFound` for any other name than `keep` gives, and for what is too old."""
@@ -64,15 +79,20 @@ class Outputs:
             raise OutputNotFound("there is no such file, or it has been removed", param="filename") from None
         return path
 
-    def tidy(self) -> int:
-        """Remove what is too old, then the oldest until the rest is small enough; the number of files removed."""
+    def tidy(self, keeping: str = "") -> int:
+        """Remove what is too old, then the oldest until the rest is small enough; the number of files removed.
+
+        The file of the name `keeping` stays, and has its room before all others.
+        """
         now, removed, room = time.time(), 0, self._max_bytes
-        files = sorted(self._files(), key=lambda found: found[1].st_mtime, reverse=True)
+        files = sorted(self._files(), key=lambda found: (found[0].name == keeping, found[1].st_mtime), reverse=True)
         for path, found in files:
             unfinished = path.name.endswith(UNFINISHED)
             limit_s = _UNFINISHED_LIMIT_S if unfinished else self.max_age_s
             if not unfinished:
                 room -= found.st_size
+            if path.name == keeping:
+                continue
             if found.st_mtime + limit_s < now or (room < 0 and not unfinished):
                 path.unlink(missing_ok=True)
                 removed += 1

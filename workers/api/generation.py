@@ -37,13 +37,13 @@ async def generate(body: SynthesisRequest, request: Request, worker: WorkerState
 
 async def _generated(speech: Speech, worker: Worker) -> Generated:
     measured = Measured()
-    path = await worker.outputs.keep(worker.synthesis.audio(speech, measured), speech.audio_format)
+    kept = await worker.outputs.keep(worker.synthesis.audio(speech, measured), speech.audio_format)
     parameters = {name: value for name, value in asdict(speech.parameters).items() if name != "seed"}
     return Generated(
-        audio_url=f"/outputs/{path.name}",
-        filename=path.name,
+        audio_url=f"/outputs/{kept.name}",
+        filename=kept.name,
         format=speech.audio_format,
-        size=path.stat().st_size,
+        size=kept.size,
         duration_s=round(measured.sent_s, 3),
         sample_rate=SAMPLE_RATE,
         rtf=round(measured.busy_s / measured.audio_s, 4) if measured.audio_s else 0.0,
