@@ -39,7 +39,7 @@ def from_validation(error: RequestValidationError, content_type: str) -> FleetEr
 def from_pydantic(error: ValidationError) -> FleetError:
     """The first thing wrong with a message."""
     first = error.errors()[0]
-    if not first["loc"] and first["type"] not in ("json_invalid", "union_tag_not_found", "union_tag_invalid"):
+    if not first["loc"] and not str(first["type"]).startswith("union_tag"):
         return InvalidValue("a message must be a JSON object")
     if str(first["type"]).startswith("union_tag"):
         return InvalidValue("type must be start, text, flush, cancel or end", param="type")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, cast
@@ -13,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from fleet.access import SUBPROTOCOL
 from fleet.asgi import ClientGone
-from fleet.errors import InvalidValue, RequestTimeout
+from fleet.errors import InvalidJson, InvalidValue, RequestTimeout
 from fleet.routes import STREAM_PATH
 from fleet.sockets import NORMAL_CLOSE
 from fleet.speech_contract import usage_of
@@ -151,9 +152,13 @@ def _parsed(message: Any) -> ClientMessage:
     if text is None:
         raise InvalidValue("messages to the server are JSON, sent as text")
     try:
-        return CLIENT_MESSAGE.validate_json(text)
+        return CLIENT_MESSAGE.validate_python(json.loads(text))  # pydantic's parser would call half a surrogate no JSON
     except ValidationError as error:
         raise from_pydantic(error) from None
+    except ValueError as error:
+        raise InvalidJson(f"this is not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidJson("the message is nested too deeply") from None
 
 
 async def _first_failure(*works: Any) -> None:
