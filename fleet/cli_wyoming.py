@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -16,7 +17,8 @@ from fleet.client import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
 from fleet.errors import InvalidSettings, PortInUse, StartupError
 from fleet.logs import configure_logging
 from fleet.telling import errors_told, tell
-from fleet.wyoming_server import Fleet, Handler
+from fleet.wyoming_fleet import Fleet
+from fleet.wyoming_server import Handler
 
 
 def wyoming(
@@ -41,14 +43,26 @@ async def _serve(uri: str, served: Fleet, name: str | None) -> None:
         port = parts.port
     except ValueError as error:
         raise InvalidSettings(f"--uri {uri}: {error}", param="uri") from None
-    if name is not None and port is not None:
-        await _announce(name, port, parts.hostname)
-    tell(f"speaking Wyoming at {uri} for {served.url}")
+    if parts.scheme not in {"tcp", "unix"}:
+        raise InvalidSettings(f"--uri {uri}: it must be tcp://HOST:PORT or unix://PATH", param="uri")
     try:
-        await server.run(partial(Handler, served=served))
+        await server.start(partial(Handler, served=served))
     except OSError as error:
         kind = PortInUse if error.errno == errno.EADDRINUSE else StartupError
         raise kind(f"cannot listen at {uri}: {error.strerror}") from None
+    try:
+        if name is not None and port is not None:
+            await _announce(name, port, parts.hostname)
+        tell(f"speaking Wyoming at {uri} for {served.url}")
+        await _told_to_stop()
+    finally:
+        await server.stop()
+
+
+async def _told_to_stop() -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    await stopping.wait()
 
 
 async def _announce(name: str, port: int, host: str | None) -> None:

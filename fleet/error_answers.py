@@ -24,8 +24,25 @@ def from_response(status: int, body: object) -> FleetError:
     error = body.get("error") if isinstance(body, Mapping) else None
     if not isinstance(error, Mapping):
         return UpstreamFailed(f"the server answered {status} without saying why")
-    message, param = str(error.get("message", "")), error.get("param")
+    told = _told(error)
+    return told if told is not None and told.status == status else _unknown(error, f"the server answered {status}")
+
+
+def from_message(body: Mapping[str, object]) -> FleetError:
+    """The error that an `error` message of a WebSocket stands for."""
+    error = body.get("error")
+    if not isinstance(error, Mapping):
+        return UpstreamFailed("the server failed without saying why")
+    return _told(error) or _unknown(error, "the server failed")
+
+
+def _told(error: Mapping[str, object]) -> FleetError | None:
+    param = error.get("param")
     for kind in leaves():
-        if kind.code == error.get("code") and kind.status == status:
-            return kind(message, param=param if isinstance(param, str) else None)
-    return UpstreamFailed(f"the server answered {status}: {message}")
+        if kind.code == error.get("code"):
+            return kind(str(error.get("message", "")), param=param if isinstance(param, str) else None)
+    return None
+
+
+def _unknown(error: Mapping[str, object], what: str) -> FleetError:
+    return UpstreamFailed(f"{what}: {error.get('message', '')}")

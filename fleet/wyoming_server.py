@@ -6,13 +6,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
 
-import httpx2
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+from websockets.exceptions import WebSocketException
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event
@@ -22,53 +18,20 @@ from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, Synthesize
 
 import fleet
 from fleet.contract import SAMPLE_RATE, VoiceList
-from fleet.error_answers import from_response
-from fleet.errors import FleetError, NothingToSpeak, Unreachable, UpstreamFailed
-from fleet.routes import STREAM_PATH
+from fleet.errors import FleetError, InvalidValue, NothingToSpeak, UpstreamFailed
+from fleet.wyoming_fleet import Fleet, sound, start_of, write
 
 log = structlog.get_logger()
 
-_TIMEOUT = httpx2.Timeout(120, connect=3)
-_CLOSE_TIMEOUT_S = 1.0
+_WAITING_CHUNKS = 1_000
+"""Chunks of text that may wait for the fleet here; then the connection is read no further."""
+
 _AUDIO = {"rate": SAMPLE_RATE, "width": 2, "channels": 1}
 _PROJECT = Attribution(name="Chatterbox Fleet", url="https://github.com/resemble-ai/chatterbox")
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """Where the fleet is, and the key it wants if it wants one."""
-
-    url: str
-    key: str | None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {} if self.key is None else {"authorization": f"Bearer {self.key}"}
-
-    async def voices(self) -> VoiceList:
-        """Raises `FleetError`."""
-        try:
-            async with httpx2.AsyncClient(timeout=_TIMEOUT, trust_env=False, headers=self.headers) as client:
-                answer = await client.get(f"{self.url}/v1/audio/voices")
-                return VoiceList.model_validate_json(answer.raise_for_status().content)
-        except (httpx2.HTTPError, ValueError) as error:
-            raise Unreachable(f"no fleet answers at {self.url}: {error}") from None
-
-    async def streaming(self) -> ClientConnection:
-        """A connection that takes text as it is written. Raises `FleetError`."""
-        try:
-            address = "ws" + self.url.removeprefix("http") + STREAM_PATH
-            return await connect(
-                address, additional_headers=self.headers, compression=None, proxy=None, close_timeout=_CLOSE_TIMEOUT_S
-            )
-        except InvalidStatus as refused:
-            raise from_response(refused.response.status_code, _parsed(refused.response.body)) from None
-        except (OSError, InvalidHandshake) as error:
-            raise Unreachable(f"no fleet answers at {self.url}: {error}") from None
-
-
 class Handler(AsyncEventHandler):
-    """One connection. What is being spoken ends with it."""
+    """One connection. What is being spoken ends with it; whatever is asked for ends with `audio-stop`, errors too."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, served: Fleet) -> None:
         super().__init__(reader, writer)
@@ -76,42 +39,77 @@ class Handler(AsyncEventHandler):
         self._speaking: asyncio.Task[None] | None = None
         self._written: asyncio.Queue[str | None] | None = None  # text of a streaming request; None ends it
 
+    async def run(self) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):  # nobody is left
+            await super().run()
+
     async def handle_event(self, event: Event) -> bool:
         """Whether the connection goes on."""
         try:
-            if Describe.is_type(event.type):
-                await self.write_event(info_of(await self._fleet.voices()).event())
-            elif SynthesizeStart.is_type(event.type):
-                await self._finish_speaking()
-                self._written = asyncio.Queue()
-                voice = SynthesizeStart.from_event(event).voice
-                self._speaking = asyncio.create_task(self._speak(voice, self._written, streaming=True))
-            elif SynthesizeChunk.is_type(event.type) and self._written is not None:
-                self._written.put_nowait(SynthesizeChunk.from_event(event).text)
-            elif SynthesizeStop.is_type(event.type) and self._written is not None:
-                self._written.put_nowait(None)
-                self._written = None
-            elif Synthesize.is_type(event.type) and self._written is None:  # in a stream it repeats the text
-                await self._finish_speaking()
-                asked = Synthesize.from_event(event)
-                whole: asyncio.Queue[str | None] = asyncio.Queue()
-                whole.put_nowait(str(asked.text))
-                whole.put_nowait(None)
-                self._speaking = asyncio.create_task(self._speak(asked.voice, whole, streaming=False))
+            await self._handle(event)
         except FleetError as error:
-            await self._tell(error)
+            await self._refuse(event, error)
         except (KeyError, TypeError, AttributeError) as error:
-            await self.write_event(Error(text=f"{event.type}: {error!r}", code="invalid_value").event())
+            await self._refuse(event, InvalidValue(f"{event.type}: {error!r}"))
         return True
 
+    async def _handle(self, event: Event) -> None:
+        if Describe.is_type(event.type):
+            await self.write_event(info_of(await self._fleet.voices()).event())
+        elif SynthesizeStart.is_type(event.type):
+            voice = SynthesizeStart.from_event(event).voice
+            await self._finish_speaking()
+            self._written = asyncio.Queue(_WAITING_CHUNKS)
+            self._speaking = asyncio.create_task(self._speak(voice, self._written, streaming=True))
+        elif SynthesizeChunk.is_type(event.type) and self._written is not None:
+            await self._hand_over(_text_of(event))
+        elif SynthesizeStop.is_type(event.type) and self._written is not None:
+            await self._hand_over(None)
+            self._written = None
+        elif Synthesize.is_type(event.type) and self._written is None:  # in a stream it repeats the text
+            voice, text = Synthesize.from_event(event).voice, _text_of(event)
+            await self._finish_speaking()
+            whole: asyncio.Queue[str | None] = asyncio.Queue()
+            whole.put_nowait(text)
+            whole.put_nowait(None)
+            self._speaking = asyncio.create_task(self._speak(voice, whole, streaming=False))
+
+    async def _refuse(self, event: Event, error: FleetError) -> None:
+        streaming = SynthesizeStart.is_type(event.type)
+        asks = streaming or Synthesize.is_type(event.type)
+        if asks:
+            await self._finish_speaking()
+        await self._tell(error)
+        if asks:
+            await self._end(streaming=streaming)
+
     async def disconnect(self) -> None:
+        await self._stop_speaking()
+
+    async def _stop_speaking(self) -> None:
         if self._speaking is not None:
             self._speaking.cancel()
             await asyncio.wait({self._speaking})
 
     async def _finish_speaking(self) -> None:
-        if self._speaking is not None:
+        """Until all that was asked for is spoken; what is still being written, and so has no end, ends now."""
+        if self._speaking is None:
+            return
+        if self._written is None:
             await asyncio.wait({self._speaking})
+            return
+        self._written = None
+        await self._stop_speaking()
+        if self._speaking.cancelled():
+            await self._end(streaming=True)
+
+    async def _hand_over(self, text: str | None) -> None:
+        """Text for what is being spoken; waits where too much waits, unless that has come to an end."""
+        assert self._written is not None
+        assert self._speaking is not None
+        putting = asyncio.ensure_future(self._written.put(text))
+        await asyncio.wait({putting, self._speaking}, return_when=asyncio.FIRST_COMPLETED)
+        putting.cancel()
 
     async def _speak(
         self, voice: SynthesizeVoice | None, written: asyncio.Queue[str | None], *, streaming: bool
@@ -119,18 +117,24 @@ class Handler(AsyncEventHandler):
         with suppress(ConnectionError):
             try:
                 async with await self._fleet.streaming() as socket:
-                    await socket.send(json.dumps(_start_of(voice)))
-                    writing = asyncio.create_task(_write(socket, written))
+                    await socket.send(json.dumps(start_of(voice)))
+                    writing = asyncio.create_task(write(socket, written))
                     try:
-                        await self._pass_on(_sound(socket))
+                        await self._pass_on(sound(socket))
                     finally:
                         writing.cancel()
+            except ConnectionError:  # of the caller, who has left
+                raise
             except (WebSocketException, OSError) as error:
                 await self._tell(UpstreamFailed(f"the fleet was lost: {error}"))
             except FleetError as error:
                 await self._tell(error)
-            if streaming:
-                await self.write_event(SynthesizeStopped().event())
+            await self._end(streaming=streaming)
+
+    async def _end(self, *, streaming: bool) -> None:
+        await self.write_event(AudioStop().event())
+        if streaming:
+            await self.write_event(SynthesizeStopped().event())
 
     async def _pass_on(self, sound: AsyncIterator[bytes]) -> None:
         await self.write_event(AudioStart(**_AUDIO).event())
@@ -138,7 +142,6 @@ class Handler(AsyncEventHandler):
         async for piece in sound:
             heard = True
             await self.write_event(AudioChunk(**_AUDIO, audio=piece).event())
-        await self.write_event(AudioStop().event())
         if not heard:
             raise NothingToSpeak("the text holds nothing that can be spoken", param="text")
 
@@ -171,37 +174,9 @@ def info_of(voices: VoiceList) -> Info:
     return Info(tts=[program])
 
 
-def _start_of(voice: SynthesizeVoice | None) -> dict[str, Any]:
-    start: dict[str, Any] = {"type": "start", "format": "pcm"}
-    if voice is not None and voice.name:
-        start["voice"] = voice.name
-    elif voice is not None and voice.language:
-        start["language"] = voice.language
-    return start
-
-
-async def _write(socket: ClientConnection, written: asyncio.Queue[str | None]) -> None:
-    with suppress(WebSocketException):  # whoever reads from it tells why
-        while (text := await written.get()) is not None:
-            await socket.send(json.dumps({"type": "text", "text": text}))
-        await socket.send(json.dumps({"type": "end"}))
-
-
-async def _sound(socket: ClientConnection) -> AsyncIterator[bytes]:
-    """Raises the error that the fleet tells."""
-    async for message in socket:
-        if isinstance(message, bytes):
-            yield message
-            continue
-        told = json.loads(message)
-        if told["type"] == "error":
-            raise UpstreamFailed(str(told["error"]["message"]))
-        if told["type"] == "done":
-            return
-
-
-def _parsed(body: bytes | bytearray | None) -> object:
-    try:
-        return json.loads(body or b"")
-    except ValueError:
-        return None
+def _text_of(event: Event) -> str:
+    """Raises `InvalidValue`, or `KeyError` where there is none."""
+    text = event.data["text"]
+    if text is not None and not isinstance(text, str):
+        raise InvalidValue(f"{event.type}: the text must be a string", param="text")
+    return text or ""

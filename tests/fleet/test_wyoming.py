@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
@@ -35,10 +35,10 @@ def port(fleet: RunningFleet) -> Iterator[int]:
     )
     assert process.stderr is not None
     assert "speaking Wyoming" in process.stderr.readline()
-    time.sleep(0.3)
     yield chosen
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
+    assert "Traceback" not in process.stderr.read()
 
 
 async def spoken(client: AsyncTcpClient, until: type) -> tuple[list[Event], bytes]:
@@ -98,20 +98,80 @@ async def test_speaks_text_as_it_is_written(client: AsyncTcpClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "code", "said"),
     [
-        (Synthesize(text="Hello.", voice=SynthesizeVoice(name="nobody")).event(), "there is no voice"),
-        (Synthesize(text="...").event(), "nothing that can be spoken"),
-        (Event("synthesize", {}), "text"),
+        (
+            Synthesize(text="Hello.", voice=SynthesizeVoice(name="nobody")).event(),
+            "voice_not_found",
+            "there is no voice",
+        ),
+        (Synthesize(text="...").event(), "nothing_to_speak", "nothing that can be spoken"),
+        (Event("synthesize", {"text": None}), "nothing_to_speak", "nothing that can be spoken"),
+        (Synthesize(text="Hello. [pause 99s] You.").event(), "invalid_value", "pause"),
+        (Event("synthesize", {"text": 5}), "invalid_value", "text"),
+        (Event("synthesize", {}), "invalid_value", "text"),
     ],
 )
-async def test_errors_are_told_and_the_connection_goes_on(client: AsyncTcpClient, asked: Event, said: str) -> None:
-    """With the reason, as Home Assistant logs it."""
+async def test_errors_are_told_and_the_connection_goes_on(
+    client: AsyncTcpClient, asked: Event, code: str, said: str
+) -> None:
+    """With code and reason, and an end for whoever waits for it, as Home Assistant does."""
     await client.write_event(asked)
-    events, _ = await spoken(client, Error)
-    assert said in Error.from_event(events[-1]).text
+    events, _ = await spoken(client, AudioStop)
+    (error,) = [Error.from_event(event) for event in events if Error.is_type(event.type)]
+    assert (error.code, said in error.text) == (code, True)
     await client.write_event(Synthesize(text="Still here.").event())
     assert (await spoken(client, AudioStop))[1]
+
+
+async def test_streams_end_after_errors_too(client: AsyncTcpClient) -> None:
+    """With both their ends; what is written to one that has failed is passed over."""
+    await client.write_event(SynthesizeStart(voice=SynthesizeVoice(name="nobody")).event())
+    events, _ = await spoken(client, SynthesizeStopped)
+    assert [event.type for event in events if not AudioStart.is_type(event.type)] == [
+        "error",
+        "audio-stop",
+        "synthesize-stopped",
+    ]
+    await client.write_event(SynthesizeChunk(text="Nobody says this.").event())
+    await client.write_event(SynthesizeStop().event())
+    await client.write_event(Event("synthesize-start", {"voice": 5}))
+    events, _ = await spoken(client, SynthesizeStopped)
+    assert [event.type for event in events] == ["error", "audio-stop", "synthesize-stopped"]
+
+
+async def test_a_new_stream_ends_the_one_before(client: AsyncTcpClient, fleet: RunningFleet) -> None:
+    """One whose text has no end yet is given up, with both its ends, and frees the engine."""
+    for text in ("This goes on and on. " * 100, "This is short."):
+        await client.write_event(SynthesizeStart(voice=SynthesizeVoice(name="nova")).event())
+        await client.write_event(SynthesizeChunk(text=text).event())
+    await client.write_event(SynthesizeStop().event())
+    await spoken(client, SynthesizeStopped)
+    assert 0.5 < len((await spoken(client, SynthesizeStopped))[1]) / 2 / SAMPLE_RATE < 3
+    await client.write_event(Describe().event())
+    await spoken(client, Info)
+    await asyncio.to_thread(wait_for, lambda: in_flight(fleet) == 0, 1.5)
+
+
+async def test_long_texts_go_to_the_fleet_in_pieces(client: AsyncTcpClient) -> None:
+    """Above what it takes at once as text and as a message, in order."""
+    long = "One. " + "\N{IDEOGRAPHIC SPACE}" * 400_000 + " Two."
+    await client.write_event(Synthesize(text="One. Two.").event())
+    _, short = await spoken(client, AudioStop)
+    await client.write_event(Synthesize(text=long).event())
+    events, whole = await spoken(client, AudioStop)
+    assert not [Error.from_event(event).text for event in events if Error.is_type(event.type)]
+    assert len(whole) == pytest.approx(len(short), rel=0.2)
+
+
+async def test_leaving_while_a_stream_is_written_is_no_fault(port: int, fleet: RunningFleet) -> None:
+    """Neither of one stream nor of the next; the engine is free, and nothing is left to complain."""
+    async with AsyncTcpClient("127.0.0.1", port) as leaving:
+        for _ in range(3):
+            await leaving.write_event(SynthesizeStart().event())
+            await leaving.write_event(SynthesizeChunk(text="This goes on and on. " * 400).event())
+            await leaving.write_event(Describe().event())
+    await asyncio.to_thread(wait_for, lambda: in_flight(fleet) == 0, 5)
 
 
 async def test_leaving_frees_the_engine(port: int, fleet: RunningFleet) -> None:
@@ -124,7 +184,7 @@ async def test_leaving_frees_the_engine(port: int, fleet: RunningFleet) -> None:
 
 def test_start_is_refused_with_one_line(port: int) -> None:
     """For an address that is none, and one that is taken."""
-    for uri, said in (("http://x", "--uri"), (f"tcp://127.0.0.1:{port}", "cannot listen")):
+    for uri, said in (("http://x", "--uri"), ("stdio://", "--uri"), (f"tcp://127.0.0.1:{port}", "cannot listen")):
         ended = subprocess.run(
             [*COMMAND, "--uri", uri],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -134,3 +194,4 @@ def test_start_is_refused_with_one_line(port: int) -> None:
             check=False,
         )
         assert (ended.returncode, said in ended.stderr) == (1, True), ended.stderr
+        assert "speaking" not in ended.stderr
