@@ -5,9 +5,9 @@ from __future__ import annotations
 from balancer.app import make_app
 from balancer.settings import BalancerSettings
 from fleet.access import Access
-from fleet.errors import StartupError
 from fleet.logs import configure_logging
 from fleet.server import exit_with, serve
+from fleet.startup_errors import StartupError
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ import structlog
 
 from balancer.pool import WorkerPool
 from balancer.worker import Clock, Worker
-from fleet.errors import InvalidSettings, Overloaded, WorkerFixed, WorkerNotFound
+from fleet.errors import Overloaded, WorkerFixed, WorkerNotFound
+from fleet.startup_errors import InvalidSettings
 from fleet.worker_urls import checked_url
 
 log = structlog.get_logger()

@@ -13,10 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.contract import REQUEST_ID_HEADER
 from fleet.cors import Cors, refused_origin
-from fleet.errors import InvalidSettings, NotAdministrator, Unauthorized
+from fleet.errors import NotAdministrator, Unauthorized
 from fleet.keys import Key, KeyLimits, Keys, credential_path, read_keys
 from fleet.routes import is_administration, is_speech, needs_no_key
 from fleet.settings import ServingSettings
+from fleet.startup_errors import InvalidSettings
 
 LOOPBACK = "loopback"
 """Among the origins: every page served by this machine to itself, from whatever port."""

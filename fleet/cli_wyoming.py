@@ -14,8 +14,8 @@ import typer
 from wyoming.server import AsyncServer
 
 from fleet.client import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
-from fleet.errors import InvalidSettings, PortInUse, StartupError
 from fleet.logs import configure_logging
+from fleet.startup_errors import InvalidSettings, PortInUse, StartupError
 from fleet.telling import errors_told, tell
 from fleet.wyoming_fleet import Fleet
 from fleet.wyoming_server import Handler

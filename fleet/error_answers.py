@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fleet import startup_errors as _startup_errors  # noqa: F401 - so that its kinds are among the leaves
 from fleet.errors import FleetError, UpstreamFailed
 
 

@@ -48,14 +48,7 @@ FleetError
 │   ├── UpstreamTimeout          504 upstream_timeout
 │   ├── DeadlineExceeded         504 deadline_exceeded
 │   └── StorageFull              507 storage_full
-└── StartupError             a process cannot begin; never sent over HTTP
-    ├── InvalidSettings          500 invalid_settings
-    ├── PortInUse                500 port_in_use
-    ├── ModelMissing             500 model_missing
-    ├── ModelInvalid             500 model_invalid
-    ├── EngineUnavailable        500 engine_unavailable
-    ├── LibraryUnusable          500 library_unusable
-    └── ChildDied                500 child_died
+└── StartupError             a process cannot begin: startup_errors.py
 """
 
 from __future__ import annotations
@@ -291,35 +284,3 @@ class DeadlineExceeded(ServiceError, code="deadline_exceeded", status=504):
 
 class StorageFull(ServiceError, code="storage_full", status=507):
     """The disk, or the library's share of it, is full."""
-
-
-class StartupError(FleetError, code="startup_failed"):
-    pass
-
-
-class InvalidSettings(StartupError, code="invalid_settings"):
-    pass
-
-
-class PortInUse(StartupError, code="port_in_use"):
-    pass
-
-
-class ModelMissing(StartupError, code="model_missing"):
-    pass
-
-
-class ModelInvalid(StartupError, code="model_invalid"):
-    """A model's file is damaged or is not of the kind its name says."""
-
-
-class EngineUnavailable(StartupError, code="engine_unavailable"):
-    pass
-
-
-class LibraryUnusable(StartupError, code="library_unusable"):
-    """The library's database or folder cannot be opened, or is newer than this program."""
-
-
-class ChildDied(StartupError, code="child_died"):
-    pass

@@ -17,7 +17,8 @@ from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from fleet.errors import InvalidSettings, RateLimited
+from fleet.errors import RateLimited
+from fleet.startup_errors import InvalidSettings
 
 CREDENTIAL = "api-keys"
 """The name systemd's `LoadCredential=` gives the file."""

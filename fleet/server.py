@@ -16,9 +16,9 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from fleet.errors import PortInUse, StartupError
 from fleet.http_protocol import BoundedHttpProtocol
 from fleet.socket_protocol import StrictSocketProtocol
+from fleet.startup_errors import PortInUse, StartupError
 
 log = structlog.get_logger()
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.errors import ChildDied, InvalidSettings
 from fleet.server import LIFELINE_VARIABLE
+from fleet.startup_errors import ChildDied, InvalidSettings
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _SETTLED_S = 60.0

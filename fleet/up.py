@@ -20,8 +20,8 @@ from pydantic import BaseModel, ValidationError
 
 from fleet.contract import BalancerHealth, WorkerHealth
 from fleet.devices import visible_gpus
-from fleet.errors import InvalidSettings, StartupError
 from fleet.server import bind
+from fleet.startup_errors import InvalidSettings, StartupError
 from fleet.supervisor import Program, Supervisor
 
 M = TypeVar("M", bound=BaseModel)

@@ -50,7 +50,7 @@ from bench_upstream import (
     write_random_weights,
 )
 
-from fleet.errors import EngineUnavailable
+from fleet.startup_errors import EngineUnavailable
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.kernels import AttentionName

@@ -49,7 +49,8 @@ from bench_load import OK, Load, aggregate, listen, percentiles, requests
 from bench_serving_options import parse_arguments
 from bench_workers import Workers, counted, flatness, running_worker
 
-from fleet.errors import FleetError, ModelMissing, NotReady, StartupError, SynthesisFailed
+from fleet.errors import FleetError, NotReady, SynthesisFailed
+from fleet.startup_errors import ModelMissing, StartupError
 from workers.engine.chatterbox.checkpoint import check_directory
 
 MODEL_PACKAGES = ("torch", "triton", "numba", "numpy", "chatterbox-tts", "transformers", "safetensors")

@@ -16,8 +16,9 @@ from bench_fleet import ROOT
 from pydantic import ValidationError
 
 from fleet.contract import FleetStats, WorkerHealth
-from fleet.errors import StartupError, Unreachable, UpstreamFailed
+from fleet.errors import Unreachable, UpstreamFailed
 from fleet.server import bind
+from fleet.startup_errors import StartupError
 from fleet.supervisor import Program, Supervisor
 
 HOST = "127.0.0.1"

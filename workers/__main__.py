@@ -8,9 +8,9 @@ import structlog
 from starlette.types import ASGIApp
 
 from fleet.access import Access
-from fleet.errors import InvalidSettings, StartupError
 from fleet.logs import configure_logging
 from fleet.server import exit_with, serve
+from fleet.startup_errors import InvalidSettings, StartupError
 from workers.app import make_app
 from workers.engine.choice import open_engine
 from workers.loudness import can_measure

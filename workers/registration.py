@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx2
 import structlog
 
-from fleet.errors import InvalidSettings
+from fleet.startup_errors import InvalidSettings
 from fleet.worker_urls import checked_url
 
 log = structlog.get_logger()

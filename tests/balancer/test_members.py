@@ -15,7 +15,7 @@ import pytest
 from balancer.members import Members, Named, read_file
 from balancer.policy import RoundRobin
 from balancer.pool import WorkerPool
-from fleet.errors import InvalidSettings
+from fleet.startup_errors import InvalidSettings
 from tests.balancer.test_faults import ask, open_stream, whole_answer
 from tests.running import RunningBalancer, RunningTone, RunningWorker, free_port, wait_for
 

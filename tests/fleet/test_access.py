@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from fleet.errors import InvalidSettings
 from fleet.keys import read_keys
+from fleet.startup_errors import InvalidSettings
 from tests.running import ROOT, RunningBalancer, RunningWorker, free_port, wait_for
 
 ALICE, BOB = "alices-key-0123456789", "bobs-key-0123456789"

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from balancer.settings import BalancerSettings
-from fleet.errors import InvalidSettings
+from fleet.startup_errors import InvalidSettings
 from tests.running import ROOT
 from workers.settings import WorkerSettings
 

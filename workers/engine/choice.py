@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import structlog
 
 from fleet.devices import visible_gpus
-from fleet.errors import EngineUnavailable, ModelMissing
+from fleet.startup_errors import EngineUnavailable, ModelMissing
 from workers.engine.base import Engine
 from workers.engine.chatterbox.checkpoint import check_directory
 from workers.engine.espeak import EspeakEngine

@@ -18,8 +18,9 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, selec
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from fleet.errors import LibraryUnusable, StorageFull, StoreUnavailable
+from fleet.errors import StorageFull, StoreUnavailable
 from fleet.files import NO_ROOM
+from fleet.startup_errors import LibraryUnusable
 from workers.voices.schema import library
 
 log = structlog.get_logger()

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from fleet.errors import FleetError, LibraryUnusable
+from fleet.errors import FleetError
+from fleet.startup_errors import LibraryUnusable
 from workers.engine.base import Engine
 from workers.voices.artifacts import Artifacts
 from workers.voices.database import Database, sqlite_url

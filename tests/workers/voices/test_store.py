@@ -16,7 +16,6 @@ from sqlalchemy import create_engine, text
 from fleet.errors import (
     EmotionNotFound,
     FleetError,
-    LibraryUnusable,
     NameTaken,
     PreconditionFailed,
     StorageFull,
@@ -25,6 +24,7 @@ from fleet.errors import (
     VoiceNotFound,
 )
 from fleet.library_contract import EmotionProfile, SpeakingDefaults, VoiceChanges
+from fleet.startup_errors import LibraryUnusable
 from tests.workers.voices.making import draft, sample
 from workers.voices import database as database_module
 from workers.voices.database import Database, sqlite_url

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.errors import ModelMissing
+from fleet.startup_errors import ModelMissing
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor
 
-from fleet.errors import EngineUnavailable
+from fleet.startup_errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from workers.engine.chatterbox.sampler import Lines, SamplingState

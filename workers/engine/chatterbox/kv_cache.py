@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fleet.errors import EngineUnavailable
+from fleet.startup_errors import EngineUnavailable
 from workers.engine.chatterbox.config import T3Config
 
 

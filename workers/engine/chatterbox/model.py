@@ -11,7 +11,8 @@ from typing import Self
 
 import torch
 
-from fleet.errors import InvalidSettings, InvalidValue, ModelInvalid
+from fleet.errors import InvalidValue
+from fleet.startup_errors import InvalidSettings, ModelInvalid
 from workers.engine.base import Conditionals
 from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.conditionals import LONGEST_REFERENCE, DeviceVoices, VoiceConditionals

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeGuard, get_args, get_type_hints
 
 import torch
 
-from fleet.errors import EngineUnavailable, InvalidSettings, InvalidValue
+from fleet.errors import InvalidValue
 from fleet.speech_contract import MOST_TOP_K
+from fleet.startup_errors import EngineUnavailable, InvalidSettings
 from workers.engine.base import Quality, SamplingParameters
 from workers.engine.chatterbox.kernels import AttentionName
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fleet.errors import InvalidValue, ModelMissing
+from fleet.errors import InvalidValue
+from fleet.startup_errors import ModelMissing
 from workers.engine.base import Recording
 from workers.engine.chatterbox.checkpoint import ENGLISH, CheckpointFiles
 from workers.engine.chatterbox.conditionals import ReferencePrompt, VoiceConditionals

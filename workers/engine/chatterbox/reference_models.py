@@ -18,7 +18,7 @@ from chatterbox.models.voice_encoder import VoiceEncoder
 from torch import Tensor
 from torch.nn import Module
 
-from fleet.errors import ModelInvalid
+from fleet.startup_errors import ModelInvalid
 from workers.engine.base import Recording, Samples
 from workers.engine.chatterbox.checkpoint import CheckpointFiles
 from workers.engine.chatterbox.conditionals import LONGEST_REFERENCE

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fleet.errors import ModelInvalid
+from fleet.startup_errors import ModelInvalid
 from workers.engine.chatterbox.config import HEAD_DIM, RopeScaling, T3Config
 from workers.engine.chatterbox.kernels import Kernels, Rows
 from workers.engine.chatterbox.kv_cache import KVSlots

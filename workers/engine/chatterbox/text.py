@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from fleet.errors import InvalidValue, ModelInvalid, NothingToSpeak, TextTooLong
+from fleet.errors import InvalidValue, NothingToSpeak, TextTooLong
+from fleet.startup_errors import ModelInvalid
 
 _SPACE = "[SPACE]"
 _START, _STOP = "[START]", "[STOP]"

@@ -13,7 +13,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fleet.errors import EngineLost, FleetError, InvalidSettings, InvalidValue, ModelInvalid, SynthesisFailed
+from fleet.errors import EngineLost, FleetError, InvalidValue, SynthesisFailed
+from fleet.startup_errors import InvalidSettings, ModelInvalid
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.graphs import GRAPH_ROWS, Batch, GraphPool, PrefillRunner, StepRunner

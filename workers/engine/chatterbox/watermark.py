@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fleet.errors import EngineUnavailable
+from fleet.startup_errors import EngineUnavailable
 
 HOP = 240
 """Samples between frames. A chunk cut out of longer sound starts at a multiple of this, or its frames are others."""

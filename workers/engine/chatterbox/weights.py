@@ -15,7 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fleet.errors import ModelInvalid, ModelMissing
+from fleet.startup_errors import ModelInvalid, ModelMissing
 from workers.engine.chatterbox.checkpoint import ENGLISH, CheckpointFiles, check_directory
 
 _LARGEST_HEADER = 100 * 2**20

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from fleet.errors import EngineLost, EngineUnavailable, SynthesisFailed
+from fleet.errors import EngineLost, SynthesisFailed
+from fleet.startup_errors import EngineUnavailable
 from workers.engine.espeak.speaker import FRAME_LENGTH, TURN_ENDED, TURN_FAILED
 
 log = structlog.get_logger()

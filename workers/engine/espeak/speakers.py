@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fleet.errors import EngineUnavailable, InvalidValue
+from fleet.errors import InvalidValue
+from fleet.startup_errors import EngineUnavailable
 from workers.engine.base import Conditionals, EngineVoice, Recording
 
 try:

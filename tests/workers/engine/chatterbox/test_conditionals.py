@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 from torch import Tensor
 
-from fleet.errors import InvalidValue, ModelInvalid, ModelMissing
+from fleet.errors import InvalidValue
+from fleet.startup_errors import ModelInvalid, ModelMissing
 from tests.running import ROOT
 from workers.engine.base import Recording, Samples
 from workers.engine.chatterbox.checkpoint import ENGLISH

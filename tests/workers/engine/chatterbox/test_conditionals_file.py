@@ -11,7 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.errors import InvalidValue, ModelInvalid
+from fleet.errors import InvalidValue
+from fleet.startup_errors import ModelInvalid
 from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.prompt import SpeakerPrompt
 from workers.engine.chatterbox.t3 import read_config

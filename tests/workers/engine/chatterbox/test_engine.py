@@ -13,12 +13,8 @@ import psutil
 import pytest
 import torch
 
-from fleet.errors import (
-    EngineLost,
-    EngineUnavailable,
-    Overloaded,
-    SynthesisFailed,
-)
+from fleet.errors import EngineLost, Overloaded, SynthesisFailed
+from fleet.startup_errors import EngineUnavailable
 from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.options import choose_device, choose_precision

@@ -7,12 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fleet.errors import (
-    InvalidSettings,
-    InvalidValue,
-    NothingToSpeak,
-    TextTooLong,
-)
+from fleet.errors import InvalidValue, NothingToSpeak, TextTooLong
+from fleet.startup_errors import InvalidSettings
 from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.options import EngineOptions

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import ModelMissing
+from fleet.startup_errors import ModelMissing
 from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.weights import find_checkpoint
 
@@ -134,7 +134,7 @@ class Found:
 
 FIND = """
 import json, sys, time
-from fleet.errors import ModelMissing
+from fleet.startup_errors import ModelMissing
 from workers.engine.chatterbox.weights import find_checkpoint, newest
 
 for reference in sys.argv[1:]:

@@ -12,7 +12,8 @@ from chatterbox.tts import punc_norm
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fleet.errors import ModelInvalid, NothingToSpeak, TextTooLong
+from fleet.errors import NothingToSpeak, TextTooLong
+from fleet.startup_errors import ModelInvalid
 from workers.engine.chatterbox.checkpoint import ENGLISH
 from workers.engine.chatterbox.text import TextTokenizer, normalise
 

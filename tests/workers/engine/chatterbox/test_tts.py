@@ -14,7 +14,8 @@ import soundfile
 import torch
 from chatterbox.tts import ChatterboxTTS as Upstream
 
-from fleet.errors import InvalidSettings, InvalidValue, ModelMissing, NothingToSpeak
+from fleet.errors import InvalidValue, NothingToSpeak
+from fleet.startup_errors import InvalidSettings, ModelMissing
 from tests.workers.engine.chatterbox.listening import wait_idle
 from workers.engine.chatterbox.options import EngineOptions, SpeechOptions
 from workers.engine.chatterbox.tts import ChatterboxTTS, Parameters

@@ -17,7 +17,7 @@ from librosa import resample
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from fleet.contract import SAMPLE_RATE
-from fleet.errors import EngineUnavailable
+from fleet.startup_errors import EngineUnavailable
 from workers.engine.base import Job, Samples
 from workers.engine.chatterbox.watermark import CONTEXT, HOP, Watermarker
 from workers.engine.espeak import EspeakEngine

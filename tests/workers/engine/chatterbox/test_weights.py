@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fleet.errors import ModelInvalid, ModelMissing
+from fleet.startup_errors import ModelInvalid, ModelMissing
 from tests.workers.engine.chatterbox.checkpoints import open_tokens
 from workers.engine.base import SamplingParameters
 from workers.engine.chatterbox.checkpoint import ENGLISH
