@@ -70,7 +70,7 @@ class BalancerSettings(ServingSettings):
     request_timeout_s: float = Field(
         1800, gt=0, description="Seconds a request for speech may take in all; `X-Request-Timeout` shortens it."
     )
-    write_timeout_s: float = Field(60, gt=0, description="Seconds a caller may take no byte of what is sent to it.")
+    write_timeout_s: float = Field(300, gt=0, description="Seconds a caller may take no byte of what is sent to it.")
     max_body_bytes: int = Field(1024 * 1024, ge=1, description="Largest request body.")
     max_upload_bytes: int = Field(51 * 2**20, ge=1, description="Largest body of a request with recordings.")
     upload_timeout_s: float = Field(300, gt=0, description="Seconds such a body may take to arrive.")

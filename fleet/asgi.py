@@ -236,14 +236,21 @@ async def while_client_stays(receive: Receive, work: Coroutine[Any, Any, None]) 
     gone = asyncio.create_task(_disconnected(receive), name="watch-client")
     try:
         async with asyncio.timeout(None) as stay:
-            gone.add_done_callback(lambda _: None if stay.expired() else stay.reschedule(0))
-            await work
+
+            def leave(_: asyncio.Task[None]) -> None:
+                if not stay.expired():
+                    stay.reschedule(0)
+
+            gone.add_done_callback(leave)
+            try:
+                await work
+            finally:
+                gone.remove_done_callback(leave)
+                gone.cancel()
     except TimeoutError:
         if stay.expired():
             raise ClientGone from None
         raise
-    finally:
-        gone.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

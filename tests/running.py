@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -110,12 +112,14 @@ class _RunningServer:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._command = [sys.executable, "-P", *arguments]
+        self.log = Path(tempfile.mkdtemp()) / "log"
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self.start()
 
     def start(self) -> None:
         """Again, when it has ended."""
-        self.process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL, env=self._environment)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stderr=log, env=self._environment)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -136,6 +140,10 @@ class _RunningServer:
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         self.process.wait(20)
+        said = self.log.read_text(errors="replace")
+        shutil.rmtree(self.log.parent)
+        assert "Traceback" not in said, said
+        assert "Exception in callback" not in said, said
 
     def _answers(self) -> bool:
         assert self.process.poll() is None

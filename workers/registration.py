@@ -32,11 +32,17 @@ class Registration:
 
     @staticmethod
     def of(
-        balancers: str, *, advertised_url: str | None, host: str, port: int, key_file: Path | None, lease_s: float
+        balancers: str | None,
+        *,
+        advertised_url: str | None,
+        host: str,
+        port: int,
+        key_file: Path | None,
+        lease_s: float,
     ) -> Registration:
         """Raises `InvalidSettings` that names what is wrong."""
         try:
-            addresses = tuple(checked_url(word) for word in balancers.split(",") if word.strip())
+            addresses = tuple(checked_url(word) for word in (balancers or "").split(",") if word.strip())
             url = checked_url(advertised_url or f"http://{f'[{host}]' if ':' in host else host}:{port}")
         except ValueError as error:
             raise InvalidSettings(f"registration with balancers: {error}") from None

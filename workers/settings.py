@@ -72,7 +72,9 @@ class WorkerSettings(ServingSettings):
     request_timeout_s: float = Field(
         1800, gt=0, description="Seconds a request for speech may take in all; `X-Request-Timeout` shortens it."
     )
-    balancers: str = Field("", description="Balancers to register with, separated by commas; none for a fixed pool.")
+    balancers: str | None = Field(
+        None, description="Balancers to register with, separated by commas; none for a fixed pool."
+    )
     advertised_url: str | None = Field(None, description="The address that is registered; none is host and port.")
     balancer_key: Path | None = Field(None, description="File with the key that registers, where there are keys.")
     lease_s: float = Field(15, ge=1, le=3600, description="Seconds a registration holds; a third is between two.")

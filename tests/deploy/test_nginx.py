@@ -242,8 +242,10 @@ def test_a_recording_may_be_larger_than_other_bodies(site: Nginx) -> None:
     assert answer.json()["error"]["code"] == "recording_unfit"
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/stats", "/%6detrics", "//stats"])
-def test_figures_are_for_this_machine_only(site: Nginx, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/stats", "/%6detrics", "//stats", "/workers", "/workers/x/drain", "/draining"]
+)
+def test_figures_and_administration_are_for_this_machine_only(site: Nginx, path: str) -> None:
     """Another address may not read the figures, however it spells them and whatever it claims to be."""
     with httpx2.Client(
         transport=httpx2.HTTPTransport(local_address=ELSEWHERE), headers={"x-forwarded-for": "127.0.0.1"}

@@ -7,13 +7,15 @@ import re
 import pytest
 
 import fleet.errors
+import fleet.startup_errors
 from fleet.error_answers import from_response, leaves
 from fleet.errors import FleetError, UpstreamFailed
 
 
 def test_module_draws_the_whole_tree() -> None:
-    """The docstring lists every error with its own status and code, and none that is not there."""
-    drawn = set(re.findall(r"([A-Z]\w+) +(\d{3}) (\w+)$", fleet.errors.__doc__ or "", re.MULTILINE))
+    """The docstrings list every error with its own status and code, and none that is not there."""
+    drawings = f"{fleet.errors.__doc__}\n{fleet.startup_errors.__doc__}"
+    drawn = set(re.findall(r"([A-Z]\w+) +(\d{3}) (\w+)$", drawings, re.MULTILINE))
     assert drawn == {(kind.__name__, str(kind.status), kind.code) for kind in leaves()}
 
 
