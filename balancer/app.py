@@ -13,6 +13,7 @@ import psutil
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,6 +24,7 @@ from balancer.health import HealthMonitor
 from balancer.lag import LoopLag
 from balancer.members import Members
 from balancer.metrics import BalancerMetrics
+from balancer.models import Models
 from balancer.policy import POLICIES
 from balancer.pool import WorkerPool
 from balancer.proxy import Proxy
@@ -36,6 +38,7 @@ from fleet.deadlines import Deadlines
 from fleet.errors import MethodNotAllowed, RouteNotFound
 from fleet.routes import DRAIN_PATH
 from fleet.sockets import SocketEdge
+from fleet.tracing import traced
 
 Endpoint = Callable[[], Awaitable[Response]]
 
@@ -56,6 +59,7 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
     proxy = Proxy(pool, admission, metrics, settings, stopping)
     sockets = SocketProxy(pool, admission, metrics, settings)
     administration = Administration(pool, members)
+    models = Models(pool)
     own = OwnRoutes(pool, admission, members, metrics)
 
     @asynccontextmanager
@@ -79,13 +83,16 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
             await response(scope, receive, send)
         elif scope["path"] == "/workers" or scope["path"].startswith("/workers/"):
             await administration(scope, receive, send)
+        elif settings.mixed_models and scope["method"] in ("GET", "HEAD") and models.answers(scope["path"]):
+            response = await models(scope["path"], Headers(scope=scope).get("authorization"))
+            await response(scope, receive, send)
         elif scope["path"] == DRAIN_PATH:
             raise RouteNotFound("workers are drained by POST /workers/{worker}/drain")
         else:
             await proxy(scope, receive, send)
 
     edge = Edge(
-        Deadlines(Guard(dispatch, access), limit_s=settings.request_timeout_s),
+        traced(Deadlines(Guard(dispatch, access), limit_s=settings.request_timeout_s), service="balancer"),
         bodies=BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
         uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
     )

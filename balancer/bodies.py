@@ -21,28 +21,23 @@ _PIECE = 2**18
 class Body:
     """The bytes of one request, to be sent as often as it takes."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
+    def __init__(self, held: bytes | BinaryIO, size: int) -> None:
+        self._held = held
         self.size = size
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self, file: BinaryIO) -> AsyncIterator[bytes]:
         """From the beginning. For one reader at a time."""
-        await asyncio.to_thread(self._file.seek, 0)
-        while piece := await asyncio.to_thread(self._file.read, _PIECE):
+        await asyncio.to_thread(file.seek, 0)
+        while piece := await asyncio.to_thread(file.read, _PIECE):
             yield piece
 
     def start(self) -> bytes:
         """A small body, whole; of one on disk nothing."""
-        if self.size > _IN_MEMORY:
-            return b""
-        self._file.seek(0)
-        return self._file.read()
+        return self._held if isinstance(self._held, bytes) else b""
 
     def content(self) -> bytes | AsyncIterator[bytes]:
         """As an HTTP client takes it: a small body in one piece."""
-        if self.size > _IN_MEMORY:
-            return self.pieces()
-        return self.start()
+        return self._held if isinstance(self._held, bytes) else self.pieces(self._held)
 
 
 @asynccontextmanager
@@ -51,21 +46,32 @@ async def received(receive: Receive) -> AsyncIterator[Body]:
 
     Raises `ClientGone` when the caller leaves before its end, and `StorageFull` when there is no room for it.
     """
+    piece, more = await _next(receive)
+    if not more:
+        yield Body(piece, len(piece))
+        return
     file, size = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)), 0  # noqa: SIM115 - see `finally`
     try:
         while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            piece = message.get("body", b"")
             size += len(piece)
             await _write(file, piece, on_disk=size > _IN_MEMORY)
-            if not message.get("more_body", False):
+            if not more:
                 break
-        yield Body(file, size)
+            piece, more = await _next(receive)
+        if size <= _IN_MEMORY:
+            file.seek(0)
+        yield Body(file if size > _IN_MEMORY else file.read(), size)
     finally:
         with suppress(OSError):  # a full disk refuses once more what it refused before
             file.close()
+
+
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    """The next piece, and whether more follow."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message.get("body", b""), message.get("more_body", False)
 
 
 async def _write(file: BinaryIO, piece: bytes, *, on_disk: bool) -> None:

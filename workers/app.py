@@ -21,6 +21,7 @@ from fleet.asgi import BodyLimits, Edge, error_response
 from fleet.deadlines import Deadlines
 from fleet.errors import FleetError, InternalError, RouteNotFound
 from fleet.sockets import SocketEdge
+from fleet.tracing import traced
 from workers.api import drain, emotions, events, generation, listings, sillytavern, speech, stream, system, voices
 from workers.api.bodies import JSON_IN_UTF8
 from workers.api.errors import from_http, from_validation
@@ -89,7 +90,7 @@ def make_app(
     for kind in (FleetError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _answer)
     edge = Edge(
-        Deadlines(Guard(HeadAsGet(api), access), limit_s=settings.request_timeout_s),
+        traced(Deadlines(Guard(HeadAsGet(api), access), limit_s=settings.request_timeout_s), service=settings.name),
         bodies=BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
         uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
     )

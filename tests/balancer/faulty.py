@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Self
 
 from fleet.contract import Readiness, WorkerHealth
@@ -68,9 +68,10 @@ async def answer_garbage(writer: asyncio.StreamWriter) -> None:
 
 
 class FaultyWorker:
-    """Serves `/ready` and `/health` well and every POST with the fault; counts the POSTs."""
+    """Serves `/ready` and `/health` well and every POST, or the methods of `of`, with the fault; counts those."""
 
-    def __init__(self, fault: Fault, *, store_id: str | None = None) -> None:
+    def __init__(self, fault: Fault, *, store_id: str | None = None, of: Collection[str] = ("POST",)) -> None:
+        self._of = {method.encode() for method in of}
         self.port = free_port(0)
         self.url = f"http://127.0.0.1:{self.port}"
         self.posts = 0
@@ -91,7 +92,7 @@ class FaultyWorker:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        if head.startswith(b"POST"):
+        if head.split(b" ", 1)[0] in self._of:
             self.posts += 1
             await self._fault(writer)
         else:

@@ -299,3 +299,34 @@ def test_descriptors_and_tasks_return_to_their_baseline(stack: ExitStack) -> Non
             running.result()
     balancer.wait_idle()
     wait_for(lambda: process.num_fds() <= before + 20, 5)  # idle connections to two workers
+
+
+def test_models_that_differ_on_purpose_are_one_fleet(stack: ExitStack, tmp_path: Path) -> None:
+    """Each request goes to its model's worker, and the list names the models of all."""
+    espeak = stack.enter_context(RunningWorker(free_port(0), name="espeak", data_dir=tmp_path))
+    tone = stack.enter_context(RunningTone("tone"))
+    refusing = stack.enter_context(RunningBalancer(espeak.url, tone.url, probe_interval_s=0.1))
+    refusing.wait_ready(1)
+    wait_for(lambda: "BALANCER_MIXED_MODELS" in str([worker.reason for worker in refusing.stats().workers]))
+    balancer = stack.enter_context(RunningBalancer(espeak.url, tone.url, mixed_models=True, probe_interval_s=0.1))
+    balancer.wait_ready(2)
+    own = httpx2.get(f"{espeak.url}/v1/models", trust_env=False).json()["data"]
+    listed = httpx2.get(f"{balancer.url}/v1/models", trust_env=False).json()["data"]
+    assert listed == own, "a tone worker lists no models, and is left out"
+    by_id = httpx2.get(f"{balancer.url}/v1/models/{own[0]['id']}", trust_env=False)
+    assert (by_id.status_code, by_id.json()) == (200, own[0])
+    assert httpx2.get(f"{balancer.url}/v1/models/none", trust_env=False).json()["error"]["code"] == "model_not_found"
+    for model, name in (("tone-1", "tone"), ("tts-1", "espeak"), (own[0]["id"], "espeak")):
+        assert [ask(balancer, model=model, tone={"audio_s": 0.1}).headers.get("x-worker") for _ in range(2)] == [
+            name
+        ] * 2
+
+
+def test_what_changes_the_library_is_sent_once(stack: ExitStack) -> None:
+    """A PUT or DELETE whose connection breaks is not sent again, neither to the same worker nor to another."""
+    broken = stack.enter_context(faulty.FaultyWorker(faulty.close_before_headers, of={"PUT", "DELETE", "POST"}))
+    balancer = stack.enter_context(RunningBalancer(broken.url))
+    balancer.wait_ready(1)
+    for count, (method, path) in enumerate([("PUT", "/emotions/calm"), ("DELETE", "/voices/x"), ("POST", "/emotions")]):
+        answer = httpx2.request(method, balancer.url + path, json={"name": "x"}, trust_env=False)
+        assert (answer.status_code, broken.posts) == (502, count + 1), method

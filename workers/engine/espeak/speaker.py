@@ -151,8 +151,11 @@ def write_mark(mark: int) -> None:
 
 
 def _write(data: bytes) -> None:
-    while data:
-        data = data[os.write(1, data) :]
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:  # the worker was killed: there is nobody to speak for
+        os._exit(1)
 
 
 if __name__ == "__main__":
