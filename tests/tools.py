@@ -10,7 +10,7 @@ import pytest
 
 def require_tool(name: str) -> str:
     """The program's path. Without the program the test is skipped, but fails in CI, where everything is installed."""
-    # Debian keeps nginx in a directory that only root's PATH names.
+    # Debian keeps nginx and HAProxy in a directory that only root's PATH names.
     path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if path is not None:
         return path

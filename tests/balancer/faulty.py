@@ -57,6 +57,17 @@ async def answer_full(writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
+async def answer_unavailable(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\nretry-after: 7\r\n\r\n{}")
+    await writer.drain()
+
+
+async def answer_late(writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(0.5)
+    writer.write(_OPEN + b"4\r\nRIFF\r\n0\r\n\r\n")
+    await writer.drain()
+
+
 async def answer_bad_gateway(writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\n{}")
     await writer.drain()
@@ -70,13 +81,20 @@ async def answer_garbage(writer: asyncio.StreamWriter) -> None:
 class FaultyWorker:
     """Serves `/ready` and `/health` well and every POST, or the methods of `of`, with the fault; counts those."""
 
-    def __init__(self, fault: Fault, *, store_id: str | None = None, of: Collection[str] = ("POST",)) -> None:
+    def __init__(
+        self,
+        fault: Fault,
+        *,
+        store_id: str | None = None,
+        of: Collection[str] = ("POST",),
+        health: WorkerHealth = HEALTH,
+    ) -> None:
         self._of = {method.encode() for method in of}
         self.port = free_port(0)
         self.url = f"http://127.0.0.1:{self.port}"
         self.posts = 0
         self._fault = fault
-        self._health = HEALTH.model_copy(update={"store_id": store_id})
+        self._health = health.model_copy(update={"store_id": store_id})
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
