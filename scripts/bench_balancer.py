@@ -22,36 +22,30 @@ import argparse
 import asyncio
 import gc
 import json
-import os
-import platform
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs in a checkout that is not installed
 
-from bench_fleet import ROOT, cpu_name
-from bench_proxies import REFERENCES, NotStarted, Shares, Way, balancer, idle_again, installed, tone_workers
+from bench_fleet import ROOT
+from bench_processes import NotStarted, Shares, Way, idle_again
+from bench_proxies import REFERENCES, balancer, installed, surroundings, tone_workers
 from bench_streams import RAMP_PER_S, added, at_once, begin, first_bytes, in_turn, lateness, milliseconds, outcomes
 from tone_worker import Tone
 
 PARTS = ("latency", "paced", "held", "burst")
-PACKAGES = ("uvicorn", "starlette", "httpx2", "uvloop", "httptools")
 _SHORT_CHUNK_MS = 40
 _LIVE = Tone(chunk_ms=200)
 _SETTLE_S = 0.3
@@ -237,17 +231,10 @@ def _setting(text: str) -> tuple[str, str]:
 
 def environment(options: argparse.Namespace) -> dict[str, Any]:
     """What was measured, when and where; the commit is that of the balancer's checkout."""
-    describe = ["git", "-C", str(options.tree), "describe", "--always", "--dirty", "--exclude=*"]
     flags = ["--quick"] * options.quick + [f"--settings {name}={value}" for name, value in options.settings]
     sized = f"--streams {options.sizes.streams} --workers {options.workers} --burst-max-jobs {options.burst_max_jobs}"
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["scripts/bench_balancer.py --parts", ",".join(options.parts), sized, *flags]),
-        "commit": subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None,
-        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count(), "memory_gib": psutil.virtual_memory().total >> 30},
-        "load_average_before": [round(load, 2) for load in os.getloadavg()],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}, **installed()},
-    }
+    command = " ".join(["scripts/bench_balancer.py --parts", ",".join(options.parts), sized, *flags])
+    return {"command": command, **surroundings(options.tree)}
 
 
 def show(part: str, figures: dict[str, Any]) -> None:

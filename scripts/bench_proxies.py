@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-import random
+import platform
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import Any
 
-import httpx2
 import psutil
-from bench_fleet import ROOT
+from bench_fleet import ROOT, cpu_name
+from bench_processes import Processes, Way, free_port
 from bench_streams import HOST
 
-_START_LIMIT_S, _STOP_LIMIT_S = 60.0, 15.0
+PACKAGES = ("uvicorn", "starlette", "aiohttp", "httpx2", "uvloop", "httptools")
 _IDLE_S = 300
-_HTTP = httpx2.Client(timeout=30, trust_env=False)
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 """Debian keeps both proxies in a directory that only root's PATH names."""
 
@@ -81,49 +79,22 @@ http {{
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A process that speech can be asked of, and how: its port."""
-
-    name: str
-    port: int
-    process: psutil.Process
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
-
-    def cpu_s(self) -> float:
-        """What it and its children have taken since they began."""
-        taken = 0.0
-        for process in self._all():
-            with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                taken += times.user + times.system
-        return taken
-
-    def rss_mib(self) -> float:
-        return round(sum(process.memory_info().rss for process in self._all()) / 2**20, 1)
-
-    def _all(self) -> list[psutil.Process]:
-        return [self.process, *self.process.children(recursive=True)]
-
-
-class NotStarted(Exception):
-    """A process did not come up; what it said is in the message."""
-
-
 @contextmanager
 def tone_workers(folder: Path, count: int, *, slots: int = 0, max_jobs: int = 4096) -> Iterator[list[Way]]:
-    with _Processes(folder) as processes:
-        for number in range(count):
-            flags = ["--name", f"tone-{number}", "--slots", str(slots), "--max-jobs", str(max_jobs)]
-            port = free_port()
-            command = [sys.executable, str(ROOT / "scripts/tone_worker.py"), "--port", str(port), *flags]
-            processes.start(f"tone-{number}", port, command)
-        for way in processes.ways:
-            processes.wait_ready(way)
+    with Processes(folder) as processes:
+        start_tones(processes, count, slots=slots, max_jobs=max_jobs)
         yield processes.ways
+
+
+def start_tones(processes: Processes, count: int, *, slots: int, max_jobs: int) -> None:
+    """So many tone workers, each ready."""
+    for number in range(count):
+        flags = ["--name", f"tone-{number}", "--slots", str(slots), "--max-jobs", str(max_jobs)]
+        port = free_port()
+        command = [sys.executable, str(ROOT / "scripts/tone_worker.py"), "--port", str(port), *flags]
+        processes.start(f"tone-{number}", port, command)
+    for way in processes.ways:
+        processes.wait_ready(way)
 
 
 @contextmanager
@@ -137,20 +108,10 @@ def balancer(folder: Path, workers: Sequence[Way], tree: Path, settings: Mapping
         "BALANCER_LOG_LEVEL": "info",
         **{f"BALANCER_{name.upper()}": value for name, value in settings.items()},
     }
-    with _Processes(folder) as processes:
+    with Processes(folder) as processes:
         way = processes.start("balancer", port, [sys.executable, "-P", "-m", "balancer"], environment)
         processes.wait_ready(way, workers=len(workers))
         yield way
-
-
-def idle_again(way: Way, limit_s: float) -> float | None:
-    """Seconds until the balancer counts nothing in flight; None if it never does."""
-    began = time.monotonic()
-    while time.monotonic() < began + limit_s:
-        if _total(way, "in_flight") == 0:
-            return round(time.monotonic() - began, 2)
-        time.sleep(0.1)
-    return None
 
 
 def installed() -> dict[str, str]:
@@ -164,12 +125,24 @@ def installed() -> dict[str, str]:
     return found
 
 
+def surroundings(tree: Path) -> dict[str, Any]:
+    """When and on what the balancer of the checkout `tree` is measured."""
+    describe = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--exclude=*"]
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None,
+        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count(), "memory_gib": psutil.virtual_memory().total >> 30},
+        "load_average_before": [round(load, 2) for load in os.getloadavg()],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}, **installed()},
+    }
+
+
 @contextmanager
 def haproxy(folder: Path, workers: Sequence[Way]) -> Iterator[Way]:
     servers = "\n".join(f"    server {way.name} {HOST}:{way.port}" for way in workers)
     port = free_port()
     (folder / "haproxy.cfg").write_text(_HAPROXY.format(host=HOST, port=port, servers=servers, idle=_IDLE_S))
-    with _Processes(folder) as processes:
+    with Processes(folder) as processes:
         way = processes.start("haproxy", port, [_program("haproxy"), "-f", str(folder / "haproxy.cfg")])
         processes.wait_ready(way)
         yield way
@@ -184,7 +157,7 @@ def nginx(folder: Path, workers: Sequence[Way]) -> Iterator[Way]:
     text = _NGINX.format(user=user, host=HOST, port=port, servers=servers, idle=_IDLE_S, files=9000)
     (folder / "nginx.conf").write_text(text)
     command = [_program("nginx"), "-p", str(folder), "-e", str(folder / "error.log"), "-c", "nginx.conf"]
-    with _Processes(folder) as processes:
+    with Processes(folder) as processes:
         way = processes.start("nginx", port, command)
         processes.wait_ready(way)
         yield way
@@ -193,84 +166,5 @@ def nginx(folder: Path, workers: Sequence[Way]) -> Iterator[Way]:
 REFERENCES = {"haproxy": haproxy, "nginx": nginx}
 
 
-def free_port() -> int:
-    """Below the range that the kernel gives to outgoing connections, which would take it at any moment."""
-    while True:
-        port = random.randrange(12_000, 30_000)  # noqa: S311 - no secret
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind((HOST, port))
-            return port
-
-
 def _program(name: str) -> str:
     return shutil.which(name, path=_PATH) or name
-
-
-class Shares:
-    """In cores, since this was made: what a way, the workers and this program took, and what nobody on the machine did.
-
-    Little of the latter says that a way may have waited for a core, whatever it took.
-    """
-
-    def __init__(self, way: Way, tones: Sequence[Way]) -> None:
-        self._way, self._tones = way, tones
-        self._before = self._taken()
-
-    def _taken(self) -> list[float]:
-        tones = sum(tone.cpu_s() for tone in self._tones)
-        return [time.monotonic(), self._way.cpu_s(), time.process_time(), tones, psutil.cpu_times().idle]
-
-    def now(self) -> dict[str, float]:
-        seconds, *taken = (after - before for before, after in zip(self._before, self._taken(), strict=True))
-        names = ("cpu", "client_cpu", "workers_cpu", "idle_cpu")
-        return {name: round(each / seconds, 4) for name, each in zip(names, taken, strict=True)}
-
-
-class _Processes:
-    """Children with a log file each, stopped together."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ways: list[Way] = []
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._children: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for child in self._children:
-            child.terminate()
-        for child in self._children:
-            try:
-                child.wait(_STOP_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-    def start(self, name: str, port: int, command: list[str], environment: Mapping[str, str] | None = None) -> Way:
-        with self._log(name).open("wb") as log:
-            child = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
-        self._children.append(child)
-        self.ways.append(Way(name, port, psutil.Process(child.pid)))
-        return self.ways[-1]
-
-    def wait_ready(self, way: Way, *, workers: int = 0) -> None:
-        """Until `/ready` is answered with 200 and so many `workers` are ready. Raises `NotStarted`."""
-        child = self._children[self.ways.index(way)]
-        deadline = time.monotonic() + _START_LIMIT_S
-        while child.poll() is None and time.monotonic() < deadline:
-            with suppress(httpx2.HTTPError):
-                ready = _HTTP.get(f"{way.url}/ready").status_code == 200
-                if ready and (not workers or _total(way, "ready") == workers):
-                    return
-            time.sleep(0.05)
-        said = self._log(way.name).read_text(errors="replace")[-2000:]
-        raise NotStarted(f"{way.name} did not come up: {said}")
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
-
-
-def _total(way: Way, name: str) -> int:
-    return int(_HTTP.get(f"{way.url}/stats").json()["totals"][name])
