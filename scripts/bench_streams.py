@@ -132,10 +132,10 @@ def _code(content: bytes) -> str:
 
 
 class Lines:
-    """Connections to one address, used again as long as the other side keeps them."""
+    """Connections to one address, used again as long as the other side keeps them; `kind` is how they read."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, kind: type[Line] = Line) -> None:
+        self._port, self._kind = port, kind
         self._idle: list[Line] = []
 
     async def hear(self, tone: Tone, heard: Heard, *, limit_s: float) -> Heard:
@@ -163,7 +163,7 @@ class Lines:
         while self._idle:
             if (line := self._idle.pop()).is_open:
                 return line
-        _, line = await asyncio.get_running_loop().create_connection(Line, HOST, self._port)
+        _, line = await asyncio.get_running_loop().create_connection(self._kind, HOST, self._port)
         return line
 
     def _request(self, tone: Tone) -> bytes:
