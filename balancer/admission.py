@@ -108,7 +108,9 @@ class Admission:
         """The place is free for who waits next."""
         worker.end(ticket.ask.chars)
         self._given_back.append(self._clock())
-        if self._queued:
+        if self._pool.leaving:
+            self._pool.changed()  # it may have been the last of a worker that was taken out
+        elif self._queued:
             self._pump()
 
     @asynccontextmanager

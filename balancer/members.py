@@ -148,6 +148,7 @@ class Members:
     async def _look(self) -> None:
         while True:
             self._end_leases()
+            self._pool.changed()  # places become free in ways that tell nobody
             if self._names and self._clock() >= self._resolve_at:
                 self._resolve_at = self._clock() + self._dns_interval_s
                 for name in self._names:

@@ -62,9 +62,9 @@ class BalancerSettings(ServingSettings):
     slow_start_s: float = Field(10, ge=0, description="Seconds from a worker's return to its full share.")
     connect_timeout_s: float = Field(3, gt=0, description="Seconds to connect to a worker.")
     idle_timeout_s: float = Field(60, gt=0, description="Seconds a worker may be silent before or within an answer.")
-    max_attempts: int = Field(3, ge=1, description="Workers tried for one request.")
+    max_attempts: int = Field(4, ge=1, description="Workers tried for one request.")
     retry_share: float = Field(0.1, ge=0, le=1, description="Share of the last 10 s' requests that may be retried.")
-    least_retries: int = Field(10, ge=0, description="Retries in 10 s that are allowed however few requests there are.")
+    least_retries: int = Field(100, ge=0, description="Retries in 10 s that are always allowed.")
     max_queue: int = Field(512, ge=0, description="Requests that wait for a place; one more is answered 429.")
     queue_timeout_s: float = Field(30, gt=0, description="Seconds a request waits for a place.")
     request_timeout_s: float = Field(

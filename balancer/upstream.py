@@ -13,10 +13,10 @@ from starlette.types import Scope
 from yarl import URL
 
 from balancer.bodies import Body
-from balancer.worker import Worker
+from balancer.worker import SERVING, Worker
 from fleet.contract import REQUEST_ID_HEADER
 from fleet.deadlines import TIMEOUT_HEADER, remaining_s
-from fleet.errors import FleetError, RouteNotFound, UpstreamFailed, UpstreamTimeout
+from fleet.errors import FleetError, Overloaded, RouteNotFound, UpstreamFailed, UpstreamTimeout
 from fleet.http_protocol import HEAD_LIMIT
 from fleet.routes import is_speech
 
@@ -174,7 +174,7 @@ async def _begin(client: aiohttp.ClientSession, worker: Worker, call: Call, *, l
                 refused = response.status in _WORTH_ANOTHER_WORKER and call.replayable and not last_chance
                 first = b"" if refused else await response.content.readany()
         worker.progressed()
-        _count(worker, response.status)
+        _count(worker, response)
         if refused:
             raise TryAnother(UpstreamFailed(f"{worker.name} answered {response.status}"))
         kept = True
@@ -184,11 +184,14 @@ async def _begin(client: aiohttp.ClientSession, worker: Worker, call: Call, *, l
             response.close()
 
 
-def _count(worker: Worker, status: int) -> None:
+def _count(worker: Worker, response: aiohttp.ClientResponse) -> None:
     """An answer that is an error of the worker's own counts against it; that it is full does not."""
-    if status in _WORKERS_FAULT:
-        worker.failed(f"it answered {status}")
-    elif status < 400:
+    if response.status in _WORKERS_FAULT:
+        worker.failed(f"it answered {response.status}")
+    elif response.status == Overloaded.status:
+        told = response.headers.get("retry-after", "")
+        worker.full_for(float(told) if told.isdecimal() else 1.0)
+    elif response.status < 400:
         worker.served()
 
 
@@ -219,10 +222,11 @@ def describe(error: BaseException) -> str:
 
 def _lost(worker: Worker, call: Call, error: BaseException) -> Exception:
     """What to raise when a worker was lost between the request and its first chunk."""
+    serves = worker.state in SERVING  # else it was found gone, and that is why we waited no longer
     worker.failed(describe(error))
     log.warning("worker_lost", worker=worker.name, error=describe(error))
     said: FleetError = UpstreamFailed(f"{worker.name} was lost before it gave sound")
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and serves:
         said = UpstreamTimeout(f"{worker.name} gave no sound in time")
     return TryAnother(said) if call.replayable else said
 

@@ -17,6 +17,8 @@ Clock = Callable[[], float]
 """Seconds that only ever grow."""
 
 _LEAST_WEIGHT = 0.1
+_LONGEST_FULL_S = 1.0
+"""A worker that says it is full is believed for so long at most: places become free at any moment."""
 _LIMIT_UNTOLD = 256
 """Places of a worker that does not say how many it has."""
 
@@ -85,12 +87,10 @@ class Worker:
         self._drain_reason: str | None = None
         self._drained_at = self.since
         self._good_probes = self._bad_probes = self._bad_requests = self._ejected_in_row = 0
-        self._ejected_until = self._half_open_at = 0.0
+        self._ejected_until = self._half_open_at = self._full_until = 0.0
         self._returned_at: float | None = None
         self._foreign = (0, 0)
         self._waiting: set[Callable[[], None]] = set()
-
-    # What it is
 
     @property
     def state(self) -> State:
@@ -127,7 +127,7 @@ class Worker:
 
     @property
     def has_place(self) -> bool:
-        if self.state is State.half_open and self.jobs:
+        if (self.state is State.half_open and self.jobs) or self._clock() < self._full_until:
             return False
         return self.jobs + self.foreign_jobs < self.limit
 
@@ -179,6 +179,9 @@ class Worker:
     # What is learned of it
 
     def learned(self, health: WorkerHealth) -> None:
+        if self.health is not None and self.health.pid != health.pid:
+            # Another process: what the one before did is no reason to keep it out.
+            self._ejected_until, self._ejected_in_row = 0.0, 0
         self.health, self.health_at, self.name = health, self._clock(), health.name
         theirs = max(0, health.running_jobs + health.queued_jobs - self.jobs)
         self._foreign = (self._foreign[1], theirs)
@@ -249,6 +252,10 @@ class Worker:
                     self._eject_longer(f"{self._bad_requests} requests failed in a row: {reason}")
                 else:
                     self._become(State.degraded, f"{reason}; too many workers are ejected already")
+
+    def full_for(self, seconds: float) -> None:
+        """It has refused a request because all its places are taken, by others' requests perhaps."""
+        self._full_until = self._clock() + min(seconds, _LONGEST_FULL_S)
 
     def drain(self, reason: str) -> None:
         """No new requests from now on; those it has are finished."""

@@ -43,7 +43,7 @@ from bench_fleet import ROOT
 from bench_processes import NotStarted, Shares, Way, idle_again
 from bench_proxies import REFERENCES, balancer, installed, surroundings, tone_workers
 from bench_streams import RAMP_PER_S, added, at_once, begin, first_bytes, in_turn, lateness, milliseconds, outcomes
-from tone_worker import Tone
+from tone import Tone
 
 PARTS = ("latency", "paced", "held", "burst")
 _SHORT_CHUNK_MS = 40

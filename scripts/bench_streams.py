@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import httptools
 from bench_load import percentiles
-from tone_worker import STAMP_BYTES, Tone
+from tone import STAMP_BYTES, Tone
 
 HOST = "127.0.0.1"
 OK = "ok"

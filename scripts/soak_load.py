@@ -12,7 +12,7 @@ from typing import Any
 
 from bench_load import arrivals
 from bench_streams import OK, Heard, Line, Lines
-from tone_worker import Tone
+from tone import Tone
 
 LENGTHS_S = (0.2, 0.2, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 2.0, 2.0, 4.0, 8.0)
 """Each as likely as the others, 1.7 s in the mean."""

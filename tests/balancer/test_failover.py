@@ -48,9 +48,10 @@ def test_worker_lost_before_its_first_chunk_is_replaced(fault: faulty.Fault, rea
         for _ in range(4):
             answer = ask(balancer)
             assert (answer.status_code, answer.content) == (200, expected)
-        assert bad.posts == 2
+        # One that has said it is full is left alone for a second.
+        assert bad.posts == 2 or (fault is faulty.answer_full and bad.posts == 1)
         stats = balancer.stats()
-        assert (stats.totals.retries, stats.totals.failures, stats.totals.in_flight) == (2, 0, 0)
+        assert (stats.totals.retries, stats.totals.failures, stats.totals.in_flight) == (bad.posts, 0, 0)
 
 
 def test_worker_lost_in_mid_stream_cuts_the_answer_short(real_worker: str) -> None:

@@ -294,3 +294,25 @@ def test_what_a_worker_does_for_others_counts(clock: Clock) -> None:
     assert (worker.foreign_jobs, worker.has_place) == (0, True)
     worker.learned(HEALTH.model_copy(update={"running_jobs": 4, "concurrency": 4}))
     assert (worker.foreign_jobs, worker.has_place, worker.occupancy, worker.backlog) == (3, False, 5 / 4, 25)
+
+
+def test_new_process_is_not_kept_out_for_what_the_old_one_did(clock: Clock) -> None:
+    """An ejection by requests ends when another process answers at the address."""
+    worker = a_worker(clock)
+    worker.learned(HEALTH.model_copy(update={"pid": 1}))
+    worker.probe_succeeded()
+    for _ in range(3):
+        worker.failed("reset")
+    worker.learned(HEALTH.model_copy(update={"pid": 2}))
+    worker.probe_succeeded()
+    assert state_of(worker) is State.half_open
+
+
+def test_worker_that_says_it_is_full_is_left_alone_for_a_moment(clock: Clock) -> None:
+    """For what it asks, a second at most: its places may be another balancer's."""
+    worker = a_worker(clock)
+    worker.probe_succeeded()
+    worker.full_for(30)
+    assert not worker.has_place
+    clock.now += 1.1
+    assert worker.has_place

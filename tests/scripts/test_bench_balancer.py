@@ -21,7 +21,7 @@ from tests.tools import require_tool
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from bench_streams import OK, Heard, Lines, added, lateness
-from tone_worker import STAMP_BYTES, Tone
+from tone import STAMP_BYTES, Tone
 
 SPEECH = "/v1/audio/speech"
 

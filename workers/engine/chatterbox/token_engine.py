@@ -53,10 +53,9 @@ class DecodeStep:
     kernels: Kernels
 
     def __call__(self, batch: Batch, filtered: bool) -> None:  # noqa: FBT001 - the runner's signature
-        state = self.state
-        positions = state.lengths[batch.leads]
-        embeddings = self.prompts.speech(state.tokens[batch.leads], state.steps[batch.leads])
-        logits = self.t3.step(self.slots, embeddings, batch.slots, positions, batch.leads != state.scratch)
+        state, leads = self.state, batch.leads
+        embeddings = self.prompts.speech(state.tokens[leads], state.steps[leads])
+        logits = self.t3.step(self.slots, embeddings, batch.slots, state.lengths[leads], leads != state.scratch)
         self.kernels.sample(logits, batch.lines, state, filtered=filtered)
 
 
