@@ -42,6 +42,8 @@ class WorkerPool:
         self._rules = rules or HealthRules()
         self._mixed_models, self._probe_interval_s, self._clock = mixed_models, probe_interval_s, clock
         self._sources: dict[str, set[str]] = {}
+        self._serving: list[Worker] | None = None
+        """Those that take requests, as of the last change."""
 
     # Who belongs to it
 
@@ -80,6 +82,7 @@ class WorkerPool:
 
     def changed(self) -> None:
         """A worker came, went, changed its state, or has a free place."""
+        self._serving = None
         self.leaving = [worker for worker in self.leaving if worker.in_flight]
         for listener in self.listeners:
             listener()
@@ -114,7 +117,9 @@ class WorkerPool:
 
     def serving(self, ask: Ask | None = None, *, excluding: Collection[Worker] = ()) -> list[Worker]:
         """Those that take requests, with a free place or without; with `ask`, those that speak its model."""
-        able = [worker for worker in self.workers if worker.state in SERVING and worker not in excluding]
+        if self._serving is None:
+            self._serving = [worker for worker in self.workers if worker.state in SERVING]
+        able = [worker for worker in self._serving if worker not in excluding] if excluding else self._serving
         return able if ask is None or not self._mixed_models else self._of_model(ask.model, able)
 
     def _of_model(self, model: str | None, able: list[Worker]) -> list[Worker]:

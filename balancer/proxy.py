@@ -12,20 +12,20 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
-import aiohttp
 from starlette.types import Receive, Scope, Send
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from balancer.admission import Admission, Ticket
 from balancer.asks import ask_of, ticket_of
 from balancer.bodies import received
+from balancer.calls import Call
 from balancer.metrics import BalancerMetrics
 from balancer.passage import Passage
 from balancer.policy import Ask
 from balancer.pool import WorkerPool
 from balancer.retries import RetryBudget
 from balancer.settings import BalancerSettings
-from balancer.upstream import LOSSES, Call, Reply, TryAnother, describe, open_client, open_reply
+from balancer.upstream import LOSSES, Reply, TryAnother, Upstream, describe
 from balancer.worker import Worker
 from fleet.asgi import CutShort, while_client_stays
 from fleet.errors import UpstreamFailed
@@ -54,13 +54,16 @@ class Proxy:
         self._max_attempts, self._write_timeout_s = settings.max_attempts, settings.write_timeout_s
         self._budget = RetryBudget(share=settings.retry_share, least=settings.least_retries)
         self._timeouts = {"connect_timeout_s": settings.connect_timeout_s, "idle_timeout_s": settings.idle_timeout_s}
-        self._client: aiohttp.ClientSession
+        self._upstream: Upstream
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The connections to the workers last as long as the context."""
-        async with open_client(**self._timeouts) as self._client:
+        self._upstream = Upstream(**self._timeouts)
+        try:
             yield
+        finally:
+            await self._upstream.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         passage = Passage()
@@ -151,7 +154,7 @@ class Proxy:
             passage.placed(worker)
             last_chance = self._is_last_chance(ticket, passage)
             try:
-                reply = await open_reply(self._client, worker, call, last_chance=last_chance)
+                reply = await self._upstream.reply(worker, call, last_chance=last_chance)
             except TryAnother as failure:
                 if last_chance:
                     raise failure.error from failure

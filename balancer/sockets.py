@@ -18,12 +18,12 @@ from websockets.typing import Subprotocol
 
 from balancer.admission import Admission
 from balancer.asks import ticket_of
+from balancer.calls import quoted
 from balancer.metrics import BalancerMetrics
 from balancer.passage import Passage
 from balancer.policy import Ask
 from balancer.pool import WorkerPool
 from balancer.settings import BalancerSettings
-from balancer.upstream import quoted
 from balancer.worker import Worker
 from fleet.asgi import ClientGone
 from fleet.contract import REQUEST_ID_HEADER

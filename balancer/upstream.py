@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from urllib.parse import quote
+from typing import Protocol
 
 import aiohttp
 import structlog
-from multidict import CIMultiDict
-from starlette.types import Scope
 from yarl import URL
 
-from balancer.bodies import Body
+from balancer.calls import HOP_BY_HOP, REQUEST_ID, Call, Headers
+from balancer.wire import Connection, Refused, Wire
 from balancer.worker import SERVING, Worker
-from fleet.contract import REQUEST_ID_HEADER
-from fleet.deadlines import TIMEOUT_HEADER, remaining_s
-from fleet.errors import FleetError, Overloaded, RouteNotFound, UpstreamFailed, UpstreamTimeout
+from fleet.errors import FleetError, Overloaded, UpstreamFailed, UpstreamTimeout
 from fleet.http_protocol import HEAD_LIMIT
-from fleet.routes import is_speech
 
 log = structlog.get_logger()
 
-Headers = list[tuple[bytes, bytes]]
-
-_HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
-)
-_REQUEST_ID, _TIMEOUT = REQUEST_ID_HEADER.encode(), TIMEOUT_HEADER.lower().encode()
-_NOT_PASSED_ON = _HOP_BY_HOP | {
-    *(b"host", b"content-length", b"expect", b"origin", b"x-worker", b"x-priority", _TIMEOUT, _REQUEST_ID)
-}
-_NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server", _REQUEST_ID}
+_NOT_PASSED_BACK = HOP_BY_HOP | {b"date", b"server", REQUEST_ID}
 
 _WORTH_ANOTHER_WORKER = frozenset({429, 502, 503, 504})
 _WORKERS_FAULT = frozenset({500, 502, 503, 504})
@@ -39,13 +26,11 @@ _WORKERS_FAULT = frozenset({500, 502, 503, 504})
 _KEEPALIVE_EXPIRY_S = 20
 """Shorter than the workers' keep-alive, so that a connection is never used just as its worker closes it."""
 
-_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, Refused)
 """There was no connection: nothing of the request was sent."""
 
 LOSSES = (aiohttp.ClientError, ConnectionError, TimeoutError)
 """What a worker that is lost, or gives nothing in time, is noticed by."""
-
-_TARGET_SAFE = "!$%&'()*+,/:;=?@[]|{}<>^`\"\\"
 
 _ADDED_BY_THE_CLIENT = ("accept", "accept-encoding", "content-type", "user-agent")
 
@@ -59,7 +44,7 @@ class TryAnother(Exception):
 
 
 def open_client(*, connect_timeout_s: float, idle_timeout_s: float) -> aiohttp.ClientSession:
-    """The client of all workers: adds nothing, follows nothing, unpacks nothing, tries nothing twice."""
+    """A client of all workers: adds nothing, follows nothing, unpacks nothing, tries nothing twice."""
     client = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_EXPIRY_S),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=idle_timeout_s),
@@ -74,39 +59,16 @@ def open_client(*, connect_timeout_s: float, idle_timeout_s: float) -> aiohttp.C
     return client
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request as it goes to a worker. `replayable`: a second worker may be sent it after a first one was."""
+class Incoming(Protocol):
+    """The body of an answer on its way."""
 
-    scope: Scope
-    target: str
-    headers: CIMultiDict[str]
-    body: Body
-    replayable: bool
+    async def readany(self) -> bytes:
+        """What there is, empty at the end. Raises what is among `LOSSES`."""
+        ...
 
-    @staticmethod
-    def of(scope: Scope, body: Body) -> Call:
-        _refuse_odd_path(scope["path"])
-        target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        headers = CIMultiDict(
-            (name.decode("latin-1"), _text(value)) for name, value in scope["headers"] if name not in _NOT_PASSED_ON
-        )
-        headers[REQUEST_ID_HEADER] = scope["state"]["request_id"]
-        if body.size:
-            headers["content-length"] = str(body.size)
-        replayable = scope["method"] in ("GET", "HEAD") or is_speech(scope)
-        return Call(scope, quoted(target), headers, body, replayable)
-
-    @property
-    def method(self) -> str:
-        return str(self.scope["method"])
-
-    def headers_now(self) -> CIMultiDict[str]:
-        """With what is left of its time."""
-        left_s = remaining_s(self.scope)
-        if left_s is not None:
-            self.headers[TIMEOUT_HEADER] = f"{max(left_s, 0.001):.3f}"
-        return self.headers
+    def close(self) -> None:
+        """The connection is used again if the body is over, else closed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +79,7 @@ class Reply:
     status: int
     headers: Headers
     first: bytes
-    response: aiohttp.ClientResponse
+    body: Incoming
 
     @property
     def is_events(self) -> bool:
@@ -125,95 +87,118 @@ class Reply:
 
     async def next(self) -> bytes:
         """The chunk that follows; empty at the end. Raises what is among `LOSSES`."""
-        chunk = await self.response.content.readany()
+        chunk = await self.body.readany()
         self.worker.progressed()
         return chunk
 
     def close(self) -> None:
-        """The connection is used again if the body is over, else closed."""
+        self.body.close()
+
+
+class Upstream:
+    """The connections to the workers: small speech by the wire, everything else by aiohttp."""
+
+    def __init__(self, *, connect_timeout_s: float, idle_timeout_s: float) -> None:
+        self._wire = Wire(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s)
+        self._client = open_client(connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s)
+
+    async def close(self) -> None:
+        self._wire.close()
+        await self._client.close()
+
+    async def reply(self, worker: Worker, call: Call, *, last_chance: bool) -> Reply:
+        """The worker's reply; its record is told how it went.
+
+        Raises `TryAnother` when the worker refused the connection, was lost or found stuck before its first chunk (and
+        the call may be replayed), or said that it cannot serve now (and this was not the `last_chance`).
+        """
+        try:
+            return await self._begin(worker, call, last_chance=last_chance)
+        except _UNSENT as error:
+            if isinstance(error, TimeoutError):
+                worker.failed(f"it cannot be connected to: {describe(error)}")
+            else:
+                worker.failures += 1
+                worker.refused(describe(error))
+            raise TryAnother(UpstreamFailed(f"{worker.name} does not answer")) from error
+        except LOSSES as error:
+            raise _lost(worker, call, error) from error
+
+    async def _begin(self, worker: Worker, call: Call, *, last_chance: bool) -> Reply:
+        """The first chunk, unless the worker is found gone or stuck meanwhile."""
+        incoming: Incoming | None = None
+        kept = False
+        try:
+            async with asyncio.timeout(None) as patience:
+
+                def give_up() -> None:
+                    if not patience.expired():
+                        patience.reschedule(0)
+
+                with worker.watched(give_up):
+                    status, headers, incoming = await self._sent(worker, call)
+                    refused = status in _WORTH_ANOTHER_WORKER and call.replayable and not last_chance
+                    first = b"" if refused else await incoming.readany()
+            worker.progressed()
+            _count(worker, status, headers)
+            if refused:
+                raise TryAnother(UpstreamFailed(f"{worker.name} answered {status}"))
+            kept = True
+            return Reply(worker, status, _headers_back(headers, worker), first, incoming)
+        finally:
+            if incoming is not None and not kept:
+                incoming.close()
+
+    async def _sent(self, worker: Worker, call: Call) -> tuple[int, Headers, Incoming]:
+        """The head of the answer, and its body on the way."""
+        scheme, _, host = worker.url.partition("://")
+        data = call.on_wire(host) if scheme == "http" else None
+        if data is not None:
+            connection = await self._wire.ask(worker.url, data)
+            return connection.status, connection.headers, _OnWire(self._wire, worker.url, connection)
+        response = await self._client.request(
+            call.method,
+            URL(worker.url + call.target, encoded=True),
+            headers=call.headers_as_text(),
+            data=call.body.content() or None,
+            allow_redirects=False,
+        )
+        return response.status, list(response.raw_headers), _ByClient(response)
+
+
+@dataclass(frozen=True, slots=True)
+class _OnWire:
+    wire: Wire
+    url: str
+    connection: Connection
+
+    async def readany(self) -> bytes:
+        return await self.connection.readany()
+
+    def close(self) -> None:
+        self.wire.release(self.url, self.connection)
+
+
+@dataclass(frozen=True, slots=True)
+class _ByClient:
+    response: aiohttp.ClientResponse
+
+    async def readany(self) -> bytes:
+        return await self.response.content.readany()
+
+    def close(self) -> None:
         self.response.close()
 
 
-async def open_reply(client: aiohttp.ClientSession, worker: Worker, call: Call, *, last_chance: bool) -> Reply:
-    """The worker's reply; its record is told how it went.
-
-    Raises `TryAnother` when the worker refused the connection, was lost or found stuck before its first chunk (and the
-    call may be replayed), or said that it cannot serve now (and this was not the `last_chance`).
-    """
-    try:
-        return await _begin(client, worker, call, last_chance=last_chance)
-    except _UNSENT as error:
-        if isinstance(error, TimeoutError):
-            worker.failed(f"it cannot be connected to: {describe(error)}")
-        else:
-            worker.failures += 1
-            worker.refused(describe(error))
-        raise TryAnother(UpstreamFailed(f"{worker.name} does not answer")) from error
-    except LOSSES as error:
-        raise _lost(worker, call, error) from error
-
-
-async def _begin(client: aiohttp.ClientSession, worker: Worker, call: Call, *, last_chance: bool) -> Reply:
-    """The first chunk, unless the worker is found gone or stuck meanwhile."""
-    response, kept = None, False
-    try:
-        async with asyncio.timeout(None) as patience:
-
-            def give_up() -> None:
-                if not patience.expired():
-                    patience.reschedule(0)
-
-            with worker.watched(give_up):
-                response = await client.request(
-                    call.method,
-                    URL(worker.url + call.target, encoded=True),
-                    headers=call.headers_now(),
-                    data=call.body.content() or None,
-                    allow_redirects=False,
-                )
-                refused = response.status in _WORTH_ANOTHER_WORKER and call.replayable and not last_chance
-                first = b"" if refused else await response.content.readany()
-        worker.progressed()
-        _count(worker, response)
-        if refused:
-            raise TryAnother(UpstreamFailed(f"{worker.name} answered {response.status}"))
-        kept = True
-        return Reply(worker, response.status, _headers_back(response, worker), first, response)
-    finally:
-        if response is not None and not kept:
-            response.close()
-
-
-def _count(worker: Worker, response: aiohttp.ClientResponse) -> None:
+def _count(worker: Worker, status: int, headers: Headers) -> None:
     """An answer that is an error of the worker's own counts against it; that it is full does not."""
-    if response.status in _WORKERS_FAULT:
-        worker.failed(f"it answered {response.status}")
-    elif response.status == Overloaded.status:
-        told = response.headers.get("retry-after", "")
-        worker.full_for(float(told) if told.isdecimal() else 1.0)
-    elif response.status < 400:
+    if status in _WORKERS_FAULT:
+        worker.failed(f"it answered {status}")
+    elif status == Overloaded.status:
+        told = next((value for name, value in headers if name.lower() == b"retry-after"), b"")
+        worker.full_for(float(told) if told.isdigit() else 1.0)
+    elif status < 400:
         worker.served()
-
-
-def quoted(target: bytes) -> str:
-    """A request's target as it may be sent on: what is neither reserved nor printable is escaped."""
-    return quote(target, safe=_TARGET_SAFE)
-
-
-def _text(value: bytes) -> str:
-    """A header's value, so that UTF-8, which is what is sent, gives the same bytes where it can; without the white
-    space around it, which is no part of it (RFC 9110, 5.5).
-    """
-    try:
-        return value.strip().decode()
-    except UnicodeDecodeError:
-        return value.strip().decode("latin-1")
-
-
-def _refuse_odd_path(path: str) -> None:
-    """A target that names no path, or climbs out of the one it names: workers' own routes are not to be reached so."""
-    if not path.startswith("/") or not {".", ".."}.isdisjoint(path.split("/")):
-        raise RouteNotFound(f"there is nothing at {path}")
 
 
 def describe(error: BaseException) -> str:
@@ -231,9 +216,7 @@ def _lost(worker: Worker, call: Call, error: BaseException) -> Exception:
     return TryAnother(said) if call.replayable else said
 
 
-def _headers_back(response: aiohttp.ClientResponse, worker: Worker) -> Headers:
-    headers = [(name.lower(), value) for name, value in response.raw_headers]
-    passed = [
-        pair for pair in headers if pair[0] not in _NOT_PASSED_BACK and not pair[0].startswith(b"access-control-")
-    ]
+def _headers_back(headers: Headers, worker: Worker) -> Headers:
+    named = [(name.lower(), value) for name, value in headers]
+    passed = [pair for pair in named if pair[0] not in _NOT_PASSED_BACK and not pair[0].startswith(b"access-control-")]
     return [*passed, (b"x-worker", worker.name.encode())]

@@ -29,7 +29,8 @@ import httptools
 import psutil
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs in a checkout that is not installed
+_HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE), str(_HERE.parent)]  # runs in a checkout that is not installed
 
 from tone import STAMP_BYTES, Tone, sound
 
