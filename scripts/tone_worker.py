@@ -29,8 +29,7 @@ import httptools
 import psutil
 import uvloop
 
-_HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(_HERE), str(_HERE.parent)]  # runs in a checkout that is not installed
+sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # runs in a checkout that is not installed
 
 from tone import STAMP_BYTES, Tone, sound
 
