@@ -29,7 +29,8 @@ import httptools
 import psutil
 import uvloop
 
-sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # runs in a checkout that is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs in a checkout that is not installed
 
 from tone import STAMP_BYTES, Tone, sound
 
