@@ -54,7 +54,9 @@ class Administration:
             case "POST", str(name), "drain" | "resume" as action:
                 response = await self._drain(self._find(name), request, draining=action == "drain")
             case _:
-                raise MethodNotAllowed(f"{scope['path']} does not take {scope['method']}")
+                allowed = "POST" if route["worker"] is None or route["action"] else "DELETE"
+                message = f"{scope['path']} does not take {scope['method']}"
+                raise MethodNotAllowed(message).with_header("allow", allowed)
         await response(scope, receive, send)
 
     def _find(self, name: str) -> Worker:
@@ -104,7 +106,7 @@ def _told(worker: Worker, lease_s: float | None = None) -> dict[str, Any]:
 async def _registration(request: Request) -> Registration:
     try:
         body = json.loads(await request.body())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidJson(f"the body is not JSON: {error}") from None
     try:
         asked = Registration.model_validate(body)

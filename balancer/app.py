@@ -28,6 +28,7 @@ from balancer.models import Models
 from balancer.policy import POLICIES
 from balancer.pool import WorkerPool
 from balancer.proxy import Proxy
+from balancer.retries import RetryBudget
 from balancer.settings import BalancerSettings
 from balancer.sockets import SocketProxy
 from balancer.stats import fleet_stats
@@ -56,8 +57,9 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
     monitor = HealthMonitor(pool, lag, interval_s=settings.probe_interval_s, timeout_s=settings.probe_timeout_s)
     admission = Admission(pool, max_queue=settings.max_queue, max_wait_s=settings.queue_timeout_s)
     metrics = BalancerMetrics(pool, admission, lag)
-    proxy = Proxy(pool, admission, metrics, settings, stopping)
-    sockets = SocketProxy(pool, admission, metrics, settings)
+    budget = RetryBudget(share=settings.retry_share, least=settings.least_retries)
+    proxy = Proxy(pool, admission, budget, metrics, settings, stopping=stopping)
+    sockets = SocketProxy(pool, admission, budget, metrics, settings)
     administration = Administration(pool, members)
     models = Models(pool)
     own = OwnRoutes(pool, admission, members, metrics)

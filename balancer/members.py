@@ -93,12 +93,13 @@ class Members:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._look())
+        tasks = {asyncio.create_task(self._look()), asyncio.create_task(self._look_up())}
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait({task})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     def source_of(self, worker: Worker) -> str:
         for source in (SETTINGS, *self._names, REGISTERED):
@@ -149,6 +150,11 @@ class Members:
         while True:
             self._end_leases()
             self._pool.changed()  # places become free in ways that tell nobody
+            await asyncio.sleep(self._look_every_s)
+
+    async def _look_up(self) -> None:
+        """Apart from the rest: a resolver may take its time."""
+        while True:
             if self._names and self._clock() >= self._resolve_at:
                 self._resolve_at = self._clock() + self._dns_interval_s
                 for name in self._names:
@@ -168,7 +174,7 @@ class Members:
         host, port = _host_and_port(name)
         try:
             addresses = await self._resolver(host, port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             log.warning("name_not_resolved", name=name, error=str(error))
             return
         urls = [f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}" for address in addresses]

@@ -46,13 +46,15 @@ class Proxy:
         self,
         pool: WorkerPool,
         admission: Admission,
+        budget: RetryBudget,
         metrics: BalancerMetrics,
         settings: BalancerSettings,
+        *,
         stopping: asyncio.Event,
     ) -> None:
         self._pool, self._admission, self._metrics, self._stopping = pool, admission, metrics, stopping
         self._max_attempts, self._write_timeout_s = settings.max_attempts, settings.write_timeout_s
-        self._budget = RetryBudget(share=settings.retry_share, least=settings.least_retries)
+        self._budget = budget
         self._timeouts = {"connect_timeout_s": settings.connect_timeout_s, "idle_timeout_s": settings.idle_timeout_s}
         self._upstream: Upstream
 
@@ -108,7 +110,7 @@ class Proxy:
             if events is None:
                 raise lost from error
             said = UpstreamFailed(f"{reply.worker.name} was lost")
-            await send({"type": "http.response.body", "body": error_event(said, call.scope), "more_body": True})
+            await self._write(error_event(said, call.scope), passage, send)
             passage.ended_by(lost)
 
     async def _write(self, chunk: bytes, passage: Passage, send: Send) -> None:

@@ -7,10 +7,11 @@ import json
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.frames import CloseCode
@@ -23,6 +24,7 @@ from balancer.metrics import BalancerMetrics
 from balancer.passage import Passage
 from balancer.policy import Ask
 from balancer.pool import WorkerPool
+from balancer.retries import RetryBudget
 from balancer.settings import BalancerSettings
 from balancer.worker import Worker
 from fleet.asgi import ClientGone
@@ -36,6 +38,8 @@ log = structlog.get_logger()
 
 _PASSED_ON = ("authorization", "user-agent", "accept-language", "traceparent", "tracestate", "baggage")
 _WORTH_ANOTHER_WORKER = frozenset({429, 502, 503, 504})
+_TOLD_WHEN = frozenset({429, 503})
+_RETRY_AFTER_S = 1.0
 
 _WAITING_MESSAGES = 4
 """Messages of a worker that may wait for a slow listener here; then its connection is read no further."""
@@ -50,11 +54,17 @@ class SocketProxy:
     """The ASGI endpoint of all WebSockets. A worker is settled on when it has accepted the connection."""
 
     def __init__(
-        self, pool: WorkerPool, admission: Admission, metrics: BalancerMetrics, settings: BalancerSettings
+        self,
+        pool: WorkerPool,
+        admission: Admission,
+        budget: RetryBudget,
+        metrics: BalancerMetrics,
+        settings: BalancerSettings,
     ) -> None:
         self._pool, self._admission, self._metrics = pool, admission, metrics
         self._max_attempts = settings.max_attempts
-        self._connect_timeout_s = settings.connect_timeout_s
+        self._connect_timeout_s, self._write_timeout_s = settings.connect_timeout_s, settings.write_timeout_s
+        self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != STREAM_PATH:
@@ -75,7 +85,7 @@ class SocketProxy:
             worker, upstream = await self._connected(scope, receive, passage, stack)
             headers = [(b"x-worker", worker.name.encode())]
             await send({"type": "websocket.accept", "subprotocol": upstream.subprotocol, "headers": headers})
-            await _pass_both_ways(upstream, worker, receive, send)
+            await _pass_both_ways(upstream, worker, receive, partial(_written, send, self._write_timeout_s))
             passage.outcome = "ok"
 
     async def _connected(
@@ -92,17 +102,26 @@ class SocketProxy:
             async with AsyncExitStack() as held:
                 worker = await _while_it_waits(receive, held.enter_async_context(self._admission.place(again)))
                 passage.placed(worker)
-                last_chance = len(tried) == self._max_attempts or not self._pool.serving(excluding=tried)
+                last_chance = (
+                    len(tried) == self._max_attempts
+                    or not self._budget.allows
+                    or not self._pool.serving(excluding=tried)
+                )
                 try:
                     upstream = await self._connect(worker, scope)
                 except InvalidStatus as refusal:
                     status = refusal.response.status_code
                     failure = from_response(status, _json(refusal.response.body))
+                    failure.retry_after = _RETRY_AFTER_S if status in _TOLD_WHEN else None
                     if status not in _WORTH_ANOTHER_WORKER or last_chance:
                         raise failure from refusal
                 except (OSError, InvalidHandshake, ConnectionClosed) as error:
-                    worker.failures += 1
-                    worker.refused(str(error) or type(error).__name__)
+                    said = str(error) or type(error).__name__
+                    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                        worker.failures += 1
+                        worker.refused(said)
+                    else:
+                        worker.failed(said)
                     failure = UpstreamFailed(f"{worker.name} does not answer")
                     if last_chance:
                         raise failure from error
@@ -110,6 +129,7 @@ class SocketProxy:
                     held.push_async_callback(upstream.close)
                     stack.push_async_exit(held.pop_all())
                     return worker, upstream
+            self._budget.retried()
             self._metrics.retried(failure)
 
     async def _connect(self, worker: Worker, scope: Scope) -> ClientConnection:
@@ -118,7 +138,7 @@ class SocketProxy:
         return await connect(
             "ws" + worker.url.removeprefix("http") + STREAM_PATH + query,
             additional_headers=[*headers, (REQUEST_ID_HEADER, scope["state"]["request_id"])],
-            subprotocols=[Subprotocol(name) for name in scope["subprotocols"]] or None,
+            subprotocols=[Subprotocol(name) for name in scope["subprotocols"] if name] or None,
             user_agent_header=None,
             compression=None,
             max_size=MESSAGE_LIMIT,
@@ -142,6 +162,15 @@ async def _while_it_waits(receive: Receive, place: Coroutine[Any, Any, Worker]) 
         gone.cancel()
         waiting.cancel()
         await asyncio.wait({waiting, gone})
+
+
+async def _written(send: Send, limit_s: float, message: Message) -> None:
+    """Raises `ClientGone` for a listener that takes nothing for so long that it must be gone."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await send(message)
+    except TimeoutError:
+        raise ClientGone from None
 
 
 async def _pass_both_ways(upstream: ClientConnection, worker: Worker, receive: Receive, send: Send) -> None:

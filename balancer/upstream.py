@@ -8,13 +8,24 @@ from typing import Protocol
 
 import aiohttp
 import structlog
+from pydantic import ValidationError
 from yarl import URL
 
 from balancer.calls import HOP_BY_HOP, REQUEST_ID, Call, Headers
-from balancer.wire import Connection, Refused, Wire
+from balancer.wire import OUR_SHORTAGE, Connection, Refused, Wire
 from balancer.worker import SERVING, Worker
-from fleet.errors import FleetError, Overloaded, UpstreamFailed, UpstreamTimeout
+from fleet.contract import ErrorBody
+from fleet.errors import (
+    DeadlineExceeded,
+    FleetError,
+    Overloaded,
+    StoreUnavailable,
+    UpstreamFailed,
+    UpstreamTimeout,
+    VoicePending,
+)
 from fleet.http_protocol import HEAD_LIMIT
+from fleet.routes import is_speech
 
 log = structlog.get_logger()
 
@@ -22,6 +33,8 @@ _NOT_PASSED_BACK = HOP_BY_HOP | {b"date", b"server", REQUEST_ID}
 
 _WORTH_ANOTHER_WORKER = frozenset({429, 502, 503, 504})
 _WORKERS_FAULT = frozenset({500, 502, 503, 504})
+_NOT_ITS_FAULT = frozenset({VoicePending.code, StoreUnavailable.code, DeadlineExceeded.code})
+"""Any other worker would answer the same."""
 
 _KEEPALIVE_EXPIRY_S = 20
 """Shorter than the workers' keep-alive, so that a connection is never used just as its worker closes it."""
@@ -117,7 +130,7 @@ class Upstream:
         except _UNSENT as error:
             if isinstance(error, TimeoutError):
                 worker.failed(f"it cannot be connected to: {describe(error)}")
-            else:
+            elif getattr(error, "errno", None) not in OUR_SHORTAGE:
                 worker.failures += 1
                 worker.refused(describe(error))
             raise TryAnother(UpstreamFailed(f"{worker.name} does not answer")) from error
@@ -137,10 +150,12 @@ class Upstream:
 
                 with worker.watched(give_up):
                     status, headers, incoming = await self._sent(worker, call)
-                    refused = status in _WORTH_ANOTHER_WORKER and call.replayable and not last_chance
-                    first = b"" if refused else await incoming.readany()
+                    first = await incoming.readany()
             worker.progressed()
-            _count(worker, status, headers)
+            alike = status in _WORKERS_FAULT and _code(first) in _NOT_ITS_FAULT
+            refused = status in _WORTH_ANOTHER_WORKER and call.replayable and not last_chance and not alike
+            if not alike:
+                _count(worker, call, status, headers)
             if refused:
                 raise TryAnother(UpstreamFailed(f"{worker.name} answered {status}"))
             kept = True
@@ -190,14 +205,21 @@ class _ByClient:
         self.response.close()
 
 
-def _count(worker: Worker, status: int, headers: Headers) -> None:
+def _code(body: bytes) -> str | None:
+    try:
+        return ErrorBody.model_validate_json(body).error.code
+    except ValidationError:
+        return None
+
+
+def _count(worker: Worker, call: Call, status: int, headers: Headers) -> None:
     """An answer that is an error of the worker's own counts against it; that it is full does not."""
     if status in _WORKERS_FAULT:
         worker.failed(f"it answered {status}")
     elif status == Overloaded.status:
         told = next((value for name, value in headers if name.lower() == b"retry-after"), b"")
         worker.full_for(float(told) if told.isdigit() else 1.0)
-    elif status < 400:
+    elif status < 400 and is_speech(call.scope):
         worker.served()
 
 

@@ -7,6 +7,7 @@ reader. Everything else goes through aiohttp.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import deque
 from typing import cast
 from urllib.parse import urlsplit
@@ -18,8 +19,11 @@ from fleet.http_protocol import HEAD_LIMIT
 _KEEPALIVE_EXPIRY_S = 20.0
 """Shorter than the workers' keep-alive, so that a connection is never used just as its worker closes it."""
 
-_HIGH_WATER, _LOW_WATER = 2**18, 2**16
-"""Bytes that may wait for a slow reader before the worker is read no further, and at which it is again."""
+_HIGH_WATER = 2**18
+"""Bytes that may wait for a slow reader before the worker is read no further."""
+
+OUR_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL})
+"""What keeps a connection from being made, and says nothing of the worker."""
 
 
 class WireError(ConnectionError):
@@ -46,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._complete, self._keeps_alive = True, True  # no answer is awaited
+        self._complete, self._keeps_alive, self._buffered = True, True, 0  # no answer is awaited
         self.idle_since = 0.0
         self.answered = False
         """Whether anything of the present answer has come."""
@@ -78,8 +82,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """The answer is over, and the worker keeps the connection."""
-        return self._complete and self._keeps_alive and self._error is None and not self._transport.is_closing()
+        """The answer is over, the worker keeps the connection, and it is being read."""
+        usable = self._complete and self._keeps_alive and self._error is None
+        return usable and self._buffered <= _HIGH_WATER and not self._transport.is_closing()
 
     def close(self) -> None:
         self._transport.abort()
@@ -172,6 +177,8 @@ class Wire:
     def __init__(self, *, connect_timeout_s: float, idle_timeout_s: float) -> None:
         self._connect_timeout_s, self._idle_timeout_s = connect_timeout_s, idle_timeout_s
         self._idle: dict[str, list[Connection]] = {}
+        self._swept: set[str] = set()
+        """Addresses whose idle connections are looked through again and again."""
 
     async def ask(self, url: str, data: bytes) -> Connection:
         """The connection over which the answer comes, its head read. To be given back by `release`.
@@ -191,13 +198,24 @@ class Wire:
     def release(self, url: str, connection: Connection) -> None:
         """Keep it for the next request if its answer is over, else close it."""
         if connection.reusable:
-            idle, now = self._idle.setdefault(url, []), asyncio.get_running_loop().time()
-            while idle and idle[0].idle_since < now - _KEEPALIVE_EXPIRY_S:
-                idle.pop(0).close()
-            connection.idle_since = now
-            idle.append(connection)
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.setdefault(url, []).append(connection)
+            if url not in self._swept:
+                self._swept.add(url)
+                self._sweep(url)
         else:
             connection.close()
+
+    def _sweep(self, url: str) -> None:
+        """Close what has been idle for too long, also of a worker that is asked no more."""
+        loop, idle = asyncio.get_running_loop(), self._idle.get(url, [])
+        while idle and idle[0].idle_since <= loop.time() - _KEEPALIVE_EXPIRY_S:
+            idle.pop(0).close()
+        if idle:
+            loop.call_later(_KEEPALIVE_EXPIRY_S, self._sweep, url)
+        else:
+            self._idle.pop(url, None)
+            self._swept.discard(url)
 
     def close(self) -> None:
         for connections in self._idle.values():
@@ -234,5 +252,6 @@ class Wire:
         except TimeoutError:
             raise ConnectTimeout(f"no connection within {self._connect_timeout_s:g} s") from None
         except OSError as error:
-            raise Refused(str(error)) from error
+            kind = WireError if error.errno in OUR_SHORTAGE else Refused
+            raise kind(str(error)) from error
         return connection

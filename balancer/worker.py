@@ -179,7 +179,8 @@ class Worker:
     # What is learned of it
 
     def learned(self, health: WorkerHealth) -> None:
-        if self.health is not None and self.health.pid != health.pid:
+        known = self.health
+        if known is not None and (known.pid != health.pid or known.uptime_s > health.uptime_s):
             # Another process: what the one before did is no reason to keep it out.
             self._ejected_until, self._ejected_in_row = 0.0, 0
         self.health, self.health_at, self.name = health, self._clock(), health.name
@@ -244,14 +245,13 @@ class Worker:
         """A request failed for a reason of the worker's own."""
         self.failures += 1
         self._bad_requests += 1
-        match self._judged:
-            case State.half_open:
-                self._eject_longer(reason)
-            case State.ready | State.degraded if self._bad_requests >= self._rules.failures:
-                if self._may_eject(self):
-                    self._eject_longer(f"{self._bad_requests} requests failed in a row: {reason}")
-                else:
-                    self._become(State.degraded, f"{reason}; too many workers are ejected already")
+        trial = self._judged is State.half_open
+        if not trial and (self._judged not in SERVING or self._bad_requests < self._rules.failures):
+            return
+        if self._may_eject(self):
+            self._eject_longer(reason if trial else f"{self._bad_requests} requests failed in a row: {reason}")
+        else:
+            self._become(State.degraded, f"{reason}; too many workers are ejected already")
 
     def full_for(self, seconds: float) -> None:
         """It has refused a request because all its places are taken, by others' requests perhaps."""
@@ -289,7 +289,7 @@ class Worker:
         if state is was:
             return
         self._tell()
-        if state in (State.dead, State.ejected):
+        if state is State.dead or (state is State.ejected and self._bad_probes):  # gone or stuck, not merely failing
             for lost in tuple(self._waiting):
                 lost()
 

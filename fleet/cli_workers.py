@@ -71,7 +71,7 @@ def _restart(client: FleetClient, worker: WorkerStats, timeout_s: float) -> None
         raise
     process.send_signal(signal.SIGTERM)
     late = f"{worker.name} has not come back: does anything supervise it?"
-    _until(lambda: _is_back(_of(client, worker.url), process.pid), timeout_s, late)
+    _until(lambda: _is_back(client, worker.url, process.pid), timeout_s, late)
     tell(f"{worker.name} restarted in {time.monotonic() - began_at:.1f} s")
 
 
@@ -103,7 +103,11 @@ def _is_idle(worker: WorkerStats) -> bool:
     return health.running_jobs + health.queued_jobs == 0
 
 
-def _is_back(worker: WorkerStats, old_pid: int) -> bool:
+def _is_back(client: FleetClient, url: str, old_pid: int) -> bool:
+    try:
+        worker = _of(client, url)
+    except WorkerNotFound:  # one that registers took its leave, and will come again
+        return False
     health = worker.health
     return worker.state == "ready" and health is not None and health.pid != old_pid
 

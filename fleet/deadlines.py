@@ -41,9 +41,11 @@ class Deadlines:
 
         end = scope["state"]["deadline"] = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout_at(end):
+            async with asyncio.timeout_at(end) as limit:
                 await self.app(scope, receive, send_and_note)
         except TimeoutError:
+            if not limit.expired():
+                raise
             message = f"the request was not done within its {seconds:g} s"
             raise (CutShort(message) if begun else DeadlineExceeded(message)) from None
 

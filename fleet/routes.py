@@ -12,7 +12,7 @@ STREAM_PATH = "/v1/audio/stream"
 DRAIN_PATH = "/draining"
 """Of a worker; the balancer passes nothing on to it."""
 
-_ADMINISTRATION = re.compile(r"/workers(/.*)?|/draining")
+_ADMINISTRATION = re.compile(r"/workers(/.*)?|/draining", re.DOTALL)
 _UPLOAD = re.compile(r"/voices|/emotions/[^/]+/voices")
 _SPEECH = re.compile(r"/v1/audio/speech|/synthesize(/stream)?|/generate|/tts|/emotions/[^/]+/test")
 _SPEECH_BY_GET = "/tts-stream"

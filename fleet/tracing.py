@@ -6,7 +6,6 @@ The standard's own variables say where spans go: `OTEL_EXPORTER_OTLP_ENDPOINT`, 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import TYPE_CHECKING
 
@@ -28,9 +27,12 @@ def traced(app: ASGIApp, *, service: str) -> ASGIApp:
     """
     if not os.environ.get(ENDPOINT_VARIABLE):
         return app
-    if importlib.util.find_spec("opentelemetry.sdk") is None:
-        raise InvalidSettings(f"{ENDPOINT_VARIABLE} is set, but OpenTelemetry is not installed: it is the extra `otel`")
-    return _Tracing(app, _tracer(service))
+    try:
+        tracer = _tracer(service)
+    except ModuleNotFoundError:
+        message = f"{ENDPOINT_VARIABLE} is set, but OpenTelemetry is not installed: it is the extra `otel`"
+        raise InvalidSettings(message) from None
+    return _Tracing(app, tracer)
 
 
 def _tracer(service: str) -> Tracer:

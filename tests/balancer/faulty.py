@@ -73,6 +73,12 @@ async def answer_bad_gateway(writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
+async def answer_pending(writer: asyncio.StreamWriter) -> None:
+    body = b'{"error": {"code": "voice_pending", "message": "wait", "param": null, "request_id": null}}'
+    writer.write(b"HTTP/1.1 503 -\r\nretry-after: 3\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    await writer.drain()
+
+
 async def answer_garbage(writer: asyncio.StreamWriter) -> None:
     writer.write(b"SMTP ready\r\n\r\n")
     await writer.drain()

@@ -106,3 +106,19 @@ def test_round_robin_takes_each_worker_in_its_turn(fleet: RunningFleet) -> None:
         balancer.wait_ready(2)
         served = [ask(balancer).headers["x-worker"] for _ in range(6)]
         assert served in (["worker-0", "worker-1"] * 3, ["worker-1", "worker-0"] * 3)
+
+
+def test_what_every_worker_would_answer_is_passed_on_and_blames_none() -> None:
+    """A voice that is being prepared is pending everywhere: one worker is asked, and none is ejected for it."""
+    with (
+        faulty.FaultyWorker(faulty.answer_pending) as one,
+        faulty.FaultyWorker(faulty.answer_pending) as two,
+        RunningBalancer(one.url, two.url) as balancer,
+    ):
+        balancer.wait_ready(2)
+        for _ in range(12):
+            answer = ask(balancer)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "voice_pending")
+            assert answer.headers["retry-after"] == "3"
+        assert one.posts + two.posts == 12
+        assert balancer.states() == ["ready", "ready"]

@@ -316,3 +316,25 @@ def test_worker_that_says_it_is_full_is_left_alone_for_a_moment(clock: Clock) ->
     assert not worker.has_place
     clock.now += 1.1
     assert worker.has_place
+
+
+def test_last_worker_is_not_ejected_by_its_trial(clock: Clock) -> None:
+    """It is all there is: a failed trial degrades it, and the next request may go there."""
+    pool = a_pool(clock, 1)
+    worker = pool.workers[0]
+    for _ in range(2):
+        worker.probe_failed("slow")
+    worker.probe_succeeded()
+    worker.failed("it answered 500")
+    assert state_of(worker) is State.degraded
+    assert pool.choose(Ask()) is worker
+
+
+def test_failing_requests_do_not_break_off_the_others(clock: Clock) -> None:
+    """Who waits for a first chunk is woken for a worker that is gone or stuck, not for one that answers errors."""
+    worker, told = a_worker(clock), []
+    worker.probe_succeeded()
+    with worker.watched(lambda: told.append("lost")):
+        for _ in range(3):
+            worker.failed("it answered 500")
+    assert (state_of(worker) is State.ejected, told) == (True, [])

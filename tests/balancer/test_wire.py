@@ -250,3 +250,39 @@ async def test_nobody_listening_is_a_refusal() -> None:
     assert not isinstance(refused.value, TimeoutError)
     assert issubclass(ConnectTimeout, Refused)
     assert issubclass(ConnectTimeout, TimeoutError)
+
+
+async def test_connection_whose_reading_is_paused_is_not_used_again() -> None:
+    """A long answer that nobody has read to its end: the next request would wait for ever."""
+    long = b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n" + bytes(300_000)
+
+    class OneRead(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def data_received(self, _: bytes) -> None:
+            assert isinstance(self.transport, asyncio.WriteTransport)
+            self.transport.write(long)
+
+    server = await asyncio.get_running_loop().create_server(OneRead, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    connections = a_wire(idle_timeout_s=1)
+    for _ in range(4):
+        connection = await connections.ask(url, REQUEST)
+        await asyncio.sleep(0.05)
+        connections.release(url, connection)
+    server.close()
+
+
+async def test_idle_connections_of_a_worker_that_is_asked_no_more_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without another request to notice them."""
+    monkeypatch.setattr(wire, "_KEEPALIVE_EXPIRY_S", 0.05)
+    async with Server(saying(WHOLE)).running() as server:
+        connections = a_wire()
+        asked = [await connections.ask(server.url, REQUEST) for _ in range(3)]
+        for connection in asked:
+            await body_of(connection)
+            connections.release(server.url, connection)
+        await asyncio.sleep(0.3)
+        assert connections._idle == {}
+        assert not any(connection.reusable for connection in asked)

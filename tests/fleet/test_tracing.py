@@ -82,7 +82,7 @@ def test_spans_of_balancer_and_worker_continue_the_callers_trace(collector: Coll
 
 def test_endpoint_without_the_packages_stops_the_start() -> None:
     """With one line that says what is missing."""
-    hidden = "import sys; sys.modules['opentelemetry.sdk'] = None; import balancer.__main__ as b; b.main()"
+    hidden = "import sys; sys.modules['opentelemetry'] = None; import balancer.__main__ as b; b.main()"
     environment = {
         **os.environ,
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
