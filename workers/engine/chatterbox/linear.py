@@ -101,10 +101,24 @@ class UpcastLogits:
         return self._product(x.float())
 
 
+class RoundedLinear:
+    """A float32 product of rounded factors, itself rounded: a precision that the processor does not compute in."""
+
+    def __init__(self, product: Linear, dtype: torch.dtype) -> None:
+        self._product, self._dtype = product, dtype
+        self.nbytes = product.nbytes
+        self.in_features = product.in_features
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._product(x.float()).to(self._dtype)
+
+
 def linear(weight: Tensor, *, device: torch.device, dtype: torch.dtype) -> Linear:
     """The fastest product that this device has for a float32 weight of shape [out, in], rounded to `dtype`."""
     weight = weight.to(device=device, dtype=dtype).contiguous()
-    return PackedLinear(weight) if device.type == "cpu" and _can_pack() else DenseLinear(weight)
+    if device.type == "cpu" and _can_pack():
+        return PackedLinear(weight) if _computes_in(dtype) else RoundedLinear(PackedLinear(weight.float()), dtype)
+    return DenseLinear(weight)
 
 
 def affine(
@@ -114,7 +128,10 @@ def affine(
     weight = weight.to(device=device, dtype=dtype).contiguous()
     bias = None if bias is None else bias.to(device=device, dtype=dtype)
     if device.type == "cpu" and _can_pack():
-        return PackedLinear(weight, bias, activation, rows=_MANY_ROWS)
+        if _computes_in(dtype):
+            return PackedLinear(weight, bias, activation, rows=_MANY_ROWS)
+        bias = None if bias is None else bias.float()
+        return RoundedLinear(PackedLinear(weight.float(), bias, activation, rows=_MANY_ROWS), dtype)
     return DenseLinear(weight, bias, activation)
 
 
@@ -142,3 +159,8 @@ def agreeing_sizes(products: Iterable[Linear], sizes: Iterable[int], dtype: torc
 
 def _can_pack() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+
+
+def _computes_in(dtype: torch.dtype) -> bool:
+    """oneDNN takes bfloat16 on processors with AVX-512 (BW, VL and DQ) or AVX-NE-CONVERT only."""
+    return dtype is not torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - same

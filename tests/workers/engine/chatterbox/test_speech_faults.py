@@ -311,7 +311,8 @@ def test_segments_that_fail_together_fail_once(tiny_checkpoint: Path, monkeypatc
         assert len(seeds) == 2
         with pytest.raises(SynthesisFailed):
             broken.whole()
-        assert np.array_equal(listener.whole(), expected)
+        # Near, not equal: on a CPU without AVX-512 a product's bits depend on how many rows it has.
+        np.testing.assert_allclose(listener.whole(), expected, atol=1e-4)
         wait_idle(engine)
     assert logs == []
 
