@@ -13,7 +13,6 @@ import psutil
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -37,6 +36,7 @@ from fleet.asgi import BodyLimits, Edge
 from fleet.contract import BalancerHealth, Readiness
 from fleet.deadlines import Deadlines
 from fleet.errors import MethodNotAllowed, RouteNotFound
+from fleet.headers import header
 from fleet.routes import DRAIN_PATH
 from fleet.sockets import SocketEdge
 from fleet.tracing import traced
@@ -86,7 +86,7 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
         elif scope["path"] == "/workers" or scope["path"].startswith("/workers/"):
             await administration(scope, receive, send)
         elif settings.mixed_models and scope["method"] in ("GET", "HEAD") and models.answers(scope["path"]):
-            response = await models(scope["path"], Headers(scope=scope).get("authorization"))
+            response = await models(scope["path"], header(scope, "authorization"))
             await response(scope, receive, send)
         elif scope["path"] == DRAIN_PATH:
             raise RouteNotFound("workers are drained by POST /workers/{worker}/drain")

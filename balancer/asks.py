@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.datastructures import Headers
+import pydantic_core
 from starlette.types import Scope
 
 from balancer.admission import Priority, Ticket
 from balancer.bodies import Body
 from balancer.policy import Ask
 from fleet.errors import InvalidValue
+from fleet.headers import header
 
 PRIORITY_HEADER = "X-Priority"
 
@@ -26,13 +26,14 @@ CONNECTION = Ask(chars=0)
 
 def ticket_of(scope: Scope, ask: Ask) -> Ticket:
     """The request's place in the queue. Raises `InvalidValue` for a priority there is not."""
-    given = Headers(scope=scope).get(PRIORITY_HEADER, Priority.interactive)
-    if given not in Priority.__members__:
+    given = header(scope, PRIORITY_HEADER)
+    priority = Priority.interactive if given is None else Priority.__members__.get(given)
+    if priority is None:
         known = ", ".join(Priority)
         raise InvalidValue(f"{PRIORITY_HEADER} must be one of: {known}", param=PRIORITY_HEADER)
     client = scope.get("client")
     caller = scope["state"].get("key") or (client[0] if client else "")
-    return Ticket(ask, Priority(given), caller)
+    return Ticket(ask, priority, caller)
 
 
 def ask_of(scope: Scope, body: Body) -> Ask:
@@ -47,8 +48,8 @@ def _fields(scope: Scope, body: Body) -> dict[str, Any]:
         query = parse_qs(scope["query_string"].decode("latin-1"))
         return {name: values[-1] for name, values in query.items()}
     try:
-        fields = json.loads(body.start())
-    except (ValueError, RecursionError):
+        fields = pydantic_core.from_json(body.start())
+    except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}
 

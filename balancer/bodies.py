@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import BinaryIO, cast
 
 from starlette.types import Receive
@@ -39,18 +39,21 @@ class Body:
         """As an HTTP client takes it: a small body in one piece."""
         return self._held if isinstance(self._held, bytes) else self.pieces(self._held)
 
+    def close(self) -> None:
+        """What it took is freed."""
+        if not isinstance(self._held, bytes):
+            _close(self._held)
 
-@asynccontextmanager
-async def received(receive: Receive) -> AsyncIterator[Body]:
-    """The whole body; what it took is freed at the end.
+
+async def received(receive: Receive) -> Body:
+    """The whole body, to be closed.
 
     Raises `ClientGone` when the caller leaves before its end, and `StorageFull` when there is no room for it.
     """
     piece, more = await _next(receive)
     if not more:
-        yield Body(piece, len(piece))
-        return
-    file, size = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)), 0  # noqa: SIM115 - see `finally`
+        return Body(piece, len(piece))
+    file, size = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)), 0  # noqa: SIM115 - the body's
     try:
         while True:
             size += len(piece)
@@ -58,12 +61,20 @@ async def received(receive: Receive) -> AsyncIterator[Body]:
             if not more:
                 break
             piece, more = await _next(receive)
-        if size <= _IN_MEMORY:
-            file.seek(0)
-        yield Body(file if size > _IN_MEMORY else file.read(), size)
-    finally:
-        with suppress(OSError):  # a full disk refuses once more what it refused before
-            file.close()
+        if size > _IN_MEMORY:
+            return Body(file, size)
+        file.seek(0)
+        small = file.read()
+    except BaseException:
+        _close(file)
+        raise
+    _close(file)
+    return Body(small, size)
+
+
+def _close(file: BinaryIO) -> None:
+    with suppress(OSError):  # a full disk refuses once more what it refused before
+        file.close()
 
 
 async def _next(receive: Receive) -> tuple[bytes, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ _NOT_PASSED_ON = HOP_BY_HOP | {
     *(b"host", b"content-length", b"expect", b"origin", b"x-worker", b"x-priority", _TIMEOUT, REQUEST_ID)
 }
 
+_PLAIN = re.compile(rb"[\w/.-]*", re.ASCII)
 _TARGET_SAFE = "!$%&'()*+,/:;=?@[]|{}<>^`\"\\"
 
 
@@ -43,7 +45,8 @@ class Call:
         _refuse_odd_path(scope["path"])
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         headers = [pair for pair in scope["headers"] if pair[0] not in _NOT_PASSED_ON]
-        if any(b"\n" in value or b"\r" in value for _, value in headers):
+        values = b"".join([value for _, value in headers])
+        if b"\n" in values or b"\r" in values:
             raise BadRequest("a header's value holds a line break")
         headers.append((REQUEST_ID, scope["state"]["request_id"].encode()))
         if body.size:
@@ -76,7 +79,7 @@ class Call:
 
 def quoted(target: bytes) -> str:
     """A request's target as it may be sent on: what is neither reserved nor printable is escaped."""
-    return quote(target, safe=_TARGET_SAFE)
+    return target.decode() if _PLAIN.fullmatch(target) else quote(target, safe=_TARGET_SAFE)
 
 
 def _text(value: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
 
@@ -70,7 +70,7 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         passage = Passage()
         try:
-            async with received(receive) as body:
+            with closing(await received(receive)) as body:
                 call = Call.of(scope, body)
                 ticket = ticket_of(scope, ask_of(scope, body)) if is_speech(scope) else None
                 await while_client_stays(receive, self._relay(call, ticket, passage, send))

@@ -8,12 +8,12 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.contract import REQUEST_ID_HEADER
 from fleet.cors import Cors, refused_origin
 from fleet.errors import NotAdministrator, Unauthorized
+from fleet.headers import header
 from fleet.keys import Key, KeyLimits, Keys, credential_path, read_keys
 from fleet.routes import is_administration, is_speech, needs_no_key
 from fleet.settings import ServingSettings
@@ -162,30 +162,29 @@ class Guard:
         """Without a key, any page in the caller's browser could change things here, or listen: CORS alone stops
         neither a form nor a WebSocket.
         """
-        headers = Headers(scope=scope)
-        origin = _origin(headers)
+        origin = _origin(scope)
         harmless = not is_speech(scope) and scope["method"] in _SAFE_METHODS
         if origin is None or harmless:
             return
-        if origin.partition("://")[2] != headers.get("host") and not self._access.origins.allow(origin):
+        if origin.partition("://")[2] != header(scope, "host") and not self._access.origins.allow(origin):
             raise refused_origin(origin)
 
 
-def _origin(headers: Headers) -> str | None:
+def _origin(scope: Scope) -> str | None:
     """Whose page asks, None for a caller that is none, `null` for one that is not told.
 
     An element of a page that plays sound sends no `Origin`, but browsers say whether the page is of another site
     wherever the address is a trustworthy one, as this machine's is (Fetch Metadata).
     """
-    if "origin" in headers:
-        return headers["origin"]
-    if headers.get("sec-fetch-site") != "cross-site":
-        return None
-    return "/".join(headers["referer"].split("/")[:3]) if "referer" in headers else "null"
+    origin = header(scope, "origin")
+    if origin is not None or header(scope, "sec-fetch-site") != "cross-site":
+        return origin
+    referer = header(scope, "referer")
+    return "null" if referer is None else "/".join(referer.split("/")[:3])
 
 
 def _presented(scope: Scope) -> str | None:
-    scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    scheme, _, token = (header(scope, "authorization") or "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     for offered in scope.get("subprotocols", ()):

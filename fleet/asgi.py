@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +26,7 @@ from fleet.errors import (
     RequestTimeout,
     UpgradeRequired,
 )
+from fleet.headers import header
 from fleet.routes import STREAM_PATH, is_upload
 
 log = structlog.get_logger()
@@ -59,15 +60,14 @@ class BodyLimits:
     timeout_s: float
 
 
-def request_id_of(headers: Headers) -> str:
+def request_id_of(given: str | None) -> str:
     """The caller's `X-Request-ID` when that is well formed, else a new one."""
-    given = headers.get(REQUEST_ID_HEADER, "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 def identify(scope: Scope) -> str:
     """The request's id, set in its state."""
-    request_id = request_id_of(Headers(scope=scope))
+    request_id = request_id_of(header(scope, REQUEST_ID_HEADER))
     scope.setdefault("state", {})["request_id"] = request_id
     return request_id
 
@@ -126,13 +126,11 @@ class _Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._max_body_bytes, self._body_timeout_s = limits.max_bytes, limits.timeout_s
-        self._headers = Headers(scope=scope)
+        self._declared_bytes = header(scope, "content-length")
         self._body_bytes = 0
         self._body_deadline: float | None = None
         # A request without a body is complete from the start; HTTP/1.1 announces one by either of these.
-        self._body_complete = (
-            self._headers.get("content-length", "0") == "0" and "transfer-encoding" not in self._headers
-        )
+        self._body_complete = self._declared_bytes in (None, "0") and header(scope, "transfer-encoding") is None
         self._started_at = time.monotonic()
         self._bytes_sent = 0
         self.status: int | None = None
@@ -140,7 +138,7 @@ class _Exchange:
         self.request_id = identify(scope)
 
     def refuse_declared_oversize(self) -> None:
-        declared = self._headers.get("content-length")
+        declared = self._declared_bytes
         if declared is None:
             return
         if not declared.isascii() or not declared.isdigit():
@@ -192,7 +190,7 @@ class _Exchange:
 
     async def _discard_body(self) -> None:
         """Read what is still on its way: closing at once would reset the connection before our answer is read."""
-        if self._headers.get("expect", "").lower() == "100-continue" and self._body_bytes == 0:
+        if (header(self._scope, "expect") or "").lower() == "100-continue" and self._body_bytes == 0:
             return  # The sender waits for our word before it sends anything.
         try:
             async with asyncio.timeout(_DISCARD_LIMIT_S):

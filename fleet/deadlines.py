@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.asgi import CutShort
 from fleet.errors import DeadlineExceeded, InvalidValue
+from fleet.headers import header
 from fleet.routes import is_speech
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -52,7 +52,7 @@ class Deadlines:
     def _seconds(self, scope: Scope) -> float | None:
         if scope["type"] != "http":
             return None
-        given = Headers(scope=scope).get(TIMEOUT_HEADER)
+        given = header(scope, TIMEOUT_HEADER)
         if given is None:
             return self._limit_s if is_speech(scope) else None
         try:

@@ -48,10 +48,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return
-        if self._in_head and self._loose_bytes == 0:
-            self._bound_head(HEAD_TIMEOUT_S)
+        begins = self._in_head and self._loose_bytes == 0
         self._loose_bytes += len(data)
         self._feed(data)
+        if begins and self._in_head and self._loose_bytes:  # it is not whole yet, as few are
+            self._bound_head(HEAD_TIMEOUT_S)
         if self._loose_bytes > HEAD_LIMIT:
             self._refusal = HeadersTooLarge(_TOO_LARGE)
         if self._refusal is not None:

@@ -37,9 +37,9 @@ def traced(app: ASGIApp, *, service: str) -> ASGIApp:
 
 def _tracer(service: str) -> Tracer:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - optional
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - optional
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - optional
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - optional
 
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -50,16 +50,16 @@ class _Tracing:
     """A span for each request, the child of the caller's; what is asked further on is told of it in its place."""
 
     def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+        from opentelemetry.trace.propagation import tracecontext  # noqa: PLC0415 - optional
 
         self.app = app
-        self._tracer, self._propagator = tracer, TraceContextTextMapPropagator()
+        self._tracer, self._propagator = tracer, tracecontext.TraceContextTextMapPropagator()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        from opentelemetry.trace import SpanKind, set_span_in_context  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind, set_span_in_context  # noqa: PLC0415 - optional
 
         told = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method = scope.get("method", "WEBSOCKET")

@@ -122,7 +122,7 @@ def test_client_that_leaves_frees_its_slots(fleet: RunningFleet) -> None:
 def test_torch_is_not_asked_for_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
     """The directory is looked at before torch is imported."""
     code = (
-        "import sys\nfrom fleet.errors import ModelMissing\nfrom workers.engine.choice import open_engine\n"
+        "import sys\nfrom fleet.startup_errors import ModelMissing\nfrom workers.engine.choice import open_engine\n"
         f"try:\n    open_engine('chatterbox', device='cpu', checkpoint={str(tmp_path)!r}, max_jobs=1)\n"
         "except ModelMissing:\n    print('torch' in sys.modules)\n"
     )
