@@ -16,7 +16,7 @@ from balancer.members import Members, Named, read_file
 from balancer.policy import RoundRobin
 from balancer.pool import WorkerPool
 from fleet.startup_errors import InvalidSettings
-from tests.balancer.test_faults import ask, open_stream, whole_answer
+from tests.balancer.asking import ask, open_stream, whole_answer
 from tests.running import RunningBalancer, RunningTone, RunningWorker, free_port, wait_for
 
 ADMIN, USER = "admin-key-0123456789", "user-key-01234567890"
