@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
@@ -25,6 +25,7 @@ from balancer.policy import Ask
 from balancer.pool import WorkerPool
 from balancer.retries import RetryBudget
 from balancer.settings import BalancerSettings
+from balancer.stalls import Stall
 from balancer.upstream import LOSSES, Reply, TryAnother, Upstream, describe
 from balancer.worker import Worker
 from fleet.asgi import CutShort, while_client_stays
@@ -94,35 +95,35 @@ class Proxy:
         await send({"type": "http.response.body", "body": b""})
 
     async def _stream(self, call: Call, reply: Reply, passage: Passage, send: Send) -> None:
+        """Raises `CutShort` for a reader that takes nothing for so long that it must be gone."""
+        try:
+            async with asyncio.timeout(None) as patience:
+                with closing(Stall(self._write_timeout_s, partial(patience.reschedule, 0))) as writing:
+                    await self._pass_on(call, reply, _Outgoing(send, passage, writing))
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise CutShort(f"the caller took nothing for {self._write_timeout_s:g} s") from None
+
+    async def _pass_on(self, call: Call, reply: Reply, outgoing: _Outgoing) -> None:
         endless = call.method == "GET" and reply.is_events
         following = partial(_next_before, self._stopping, reply) if endless else reply.next
         events = WholeEvents() if reply.is_events else None
         chunk = reply.first
         try:
             while chunk:
-                await self._write(events.add(chunk) if events else chunk, passage, send)
+                await outgoing.write(events.add(chunk) if events else chunk)
                 chunk = await following()
             if events is not None:
-                await self._write(events.rest(), passage, send)
+                await outgoing.write(events.rest())
         except LOSSES as error:
             reply.worker.failed(f"lost in mid-stream: {describe(error)}")
             lost = CutShort(f"{reply.worker.name}: {describe(error)}")
             if events is None:
                 raise lost from error
             said = UpstreamFailed(f"{reply.worker.name} was lost")
-            await self._write(error_event(said, call.scope), passage, send)
-            passage.ended_by(lost)
-
-    async def _write(self, chunk: bytes, passage: Passage, send: Send) -> None:
-        """Raises `CutShort` for a reader that takes nothing for so long that it must be gone."""
-        if not chunk:
-            return
-        try:
-            async with asyncio.timeout(self._write_timeout_s):
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except TimeoutError:
-            raise CutShort(f"the caller took nothing for {self._write_timeout_s:g} s") from None
-        passage.sent(len(chunk))
+            await outgoing.write(error_event(said, call.scope))
+            outgoing.passage.ended_by(lost)
 
     async def _first_reply(self, call: Call, ticket: Ticket | None, passage: Passage) -> tuple[Reply, Release]:
         """A reply whose first chunk is here, from the first worker that gives one, and how to give its place back.
@@ -186,6 +187,22 @@ class Proxy:
         assert found is not None
         found.begin(None)
         return found, partial(found.end, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """The body of an answer on its way to the caller."""
+
+    send: Send
+    passage: Passage
+    writing: Stall
+
+    async def write(self, chunk: bytes) -> None:
+        if chunk:
+            self.writing.begin()
+            await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self.writing.end()
+            self.passage.sent(len(chunk))
 
 
 async def _next_before(stopping: asyncio.Event, reply: Reply) -> bytes:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from balancer.stalls import Stall
 from fleet.http_protocol import HEAD_LIMIT
 
 _KEEPALIVE_EXPIRY_S = 20.0
@@ -47,6 +48,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, idle_timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle_timeout_s = idle_timeout_s
+        self._silence: Stall
+        self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -57,7 +60,6 @@ class Connection(asyncio.Protocol):
 
     def request(self, data: bytes) -> None:
         """Write one; `head` and `readany` then give its answer."""
-        self._parser = httptools.HttpResponseParser(self)
         self.headers, self._chunks, self._buffered = [], deque[bytes](), 0
         self._head_bytes, self._in_head, self._complete, self.answered = 0, True, False, False
         self._transport.write(data)
@@ -93,12 +95,12 @@ class Connection(asyncio.Protocol):
         if self._error is not None:
             raise self._error
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(self._idle_timeout_s, self._lost, TimeoutError("it was silent for too long"))
+        self._silence.begin()
         try:
             await waiter
         finally:
             self._waiter = None
-            timer.cancel()
+            self._silence.end()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -116,6 +118,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self._silence = Stall(self._idle_timeout_s, lambda: self._lost(TimeoutError("it was silent for too long")))
 
     def data_received(self, data: bytes) -> None:
         if self._complete:  # it says more than it was asked: whose answer would that be?
@@ -134,6 +137,7 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._silence.close()
         if self._complete:
             self._error = self._error or WireError("the connection is over")
             return

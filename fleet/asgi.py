@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,6 +30,7 @@ from fleet.routes import STREAM_PATH, is_upload
 
 log = structlog.get_logger()
 
+_REQUEST_ID_NAME = REQUEST_ID_HEADER.encode()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DISCARD_LIMIT_S = 2.0
 """How long the rest of a refused body is read and thrown away so that its sender can still read the answer."""
@@ -169,10 +169,11 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers[REQUEST_ID_HEADER] = self.request_id
+            ours = [(_REQUEST_ID_NAME, self.request_id.encode())]
             if not self._body_complete:
-                headers["connection"] = "close"
+                ours.append((b"connection", b"close"))
+            set_here = {name for name, _ in ours}
+            message["headers"] = [pair for pair in message.get("headers", ()) if pair[0] not in set_here] + ours
         else:
             self._bytes_sent += len(message.get("body", b""))
             if not self._body_complete and not message.get("more_body", False):

@@ -64,7 +64,7 @@ class Clone:
 
     def run(self, command: list[str]) -> None:
         environment = {**os.environ, "FLEET_URL": f"http://127.0.0.1:{self.port}"}
-        subprocess.run(command, cwd=self.folder, env=environment, check=True, timeout=120, stdout=subprocess.DEVNULL)
+        subprocess.run(command, cwd=self.folder, env=environment, check=True, timeout=400, stdout=subprocess.DEVNULL)
 
     def elsewhere(self) -> Clone:
         """The same clone, with another port."""

@@ -37,7 +37,7 @@ def port(fleet: RunningFleet) -> Iterator[int]:
     assert "speaking Wyoming" in process.stderr.readline()
     yield chosen
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     assert "Traceback" not in process.stderr.read()
 
 
