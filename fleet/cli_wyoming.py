@@ -61,7 +61,8 @@ async def _serve(uri: str, served: Fleet, name: str | None) -> None:
 
 async def _told_to_stop() -> None:
     stopping = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await stopping.wait()
 
 
