@@ -80,7 +80,7 @@ def export_command(file: Annotated[Path, typer.Argument(help="The zip to write."
         if not file.parent.is_dir():
             raise InvalidValue(f"there is no folder {file.parent}", param="file")
         voices, emotions = export_library(client, file)
-        tell(f"wrote {voices} voices and {emotions} emotions to {file}")
+        tell(f"wrote {file}, voices: {voices}, emotions: {emotions}")
 
 
 @app.command("import")
