@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from fleet.cli import app
 from fleet.client import URL_VARIABLE
-from tests.running import RunningWorker, free_port
+from tests.running import RunningWorker, free_port, wait_for
 from tests.workers.voices.making import voice_file
 
 Run = Callable[..., Result]
@@ -43,9 +43,15 @@ def test_voice_is_added_listed_and_removed(tmp_path: Path, anna: Path) -> None:
         added = run("add", anna, short, "--alias", "an, na", "--alias", "x", "--language", "de", "--default")
         assert added.exit_code == 0, added.output
         assert "works best; yours is 1.2 s" in added.output
-        listed = run()
-        row = next(line for line in listed.output.splitlines() if "Anna" in line)
-        assert all(part in row for part in ("anna", "de", "default", "an, na, x"))
+        row = ""
+
+        def listed() -> bool:
+            nonlocal row
+            row = next(line for line in run().output.splitlines() if "Anna" in line)
+            return "default" in row
+
+        wait_for(listed)  # Until it is prepared, its status is that.
+        assert all(part in row for part in ("anna", "de", "an, na, x"))
         again = run("add", anna)
         assert again.exit_code == 1
         assert again.output.strip().startswith("error: another voice")
