@@ -109,6 +109,18 @@ def test_plain_http_is_sent_to_tls(secure: Nginx) -> None:
         assert client.get(f"{plain}/.well-known/acme-challenge/none").status_code == 404
 
 
+def test_browsers_are_held_to_tls_where_that_is_chosen(
+    fleet: RunningFleet, certificate: Certificate, client: httpx2.Client, secure: Nginx, tmp_path: Path
+) -> None:
+    """The line of the site that is a remark as shipped does what it says once it is none."""
+    assert "strict-transport-security" not in client.get(f"{secure.url}/health").headers
+    changes = {"# add_header Strict": "add_header Strict"}
+    with Nginx(tmp_path, fleet.port, certificate=certificate, changes=changes) as strict:
+        answer = client.get(f"{strict.url}/health")
+        assert answer.headers["strict-transport-security"] == "max-age=31536000"
+        assert answer.headers.get_list("x-request-id") == [answer.headers["x-request-id"]]
+
+
 def test_figures_stay_closed_and_errors_ours(secure: Nginx, certificate: Certificate, client: httpx2.Client) -> None:
     """Both sites share one server: what is closed in one is closed in the other."""
     transport = httpx2.HTTPTransport(local_address=ELSEWHERE, verify=certificate.trusted())
