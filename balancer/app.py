@@ -30,13 +30,14 @@ from balancer.proxy import Proxy
 from balancer.retries import RetryBudget
 from balancer.settings import BalancerSettings
 from balancer.sockets import SocketProxy
-from balancer.stats import fleet_stats
+from balancer.stats import fleet_stats, in_words
 from fleet.access import Access, Guard
 from fleet.asgi import BodyLimits, Edge
 from fleet.contract import BalancerHealth, Readiness
 from fleet.deadlines import Deadlines
 from fleet.errors import MethodNotAllowed, RouteNotFound
 from fleet.headers import header
+from fleet.notify import reloading, told
 from fleet.routes import DRAIN_PATH
 from fleet.sockets import SocketEdge
 from fleet.tracing import traced
@@ -66,9 +67,11 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, members.reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, members)
         async with lag.running(), members.running(), monitor.running(), proxy.running():
-            yield
+            await monitor.first_round()
+            async with told(lambda: in_words(pool, admission)):
+                yield
 
     lifespan_app = Starlette(lifespan=lifespan)
 
@@ -99,6 +102,11 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
         uploads=BodyLimits(settings.max_upload_bytes, settings.upload_timeout_s),
     )
     return access.origins.answering(SocketEdge(edge))
+
+
+def _reload(members: Members) -> None:
+    with reloading():
+        members.reload()
 
 
 class OwnRoutes:

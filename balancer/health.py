@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from weakref import WeakSet
 
 import aiohttp
 import structlog
@@ -29,6 +30,8 @@ _OUR_SHARE = 0.25
 _STARTING_PAUSE_S = 0.2
 """A worker that has never been ready, or is gone, is asked more often, so that a fleet starts without waiting."""
 
+_FIRST_ROUND_S, _FIRST_LOOK_S = 1.0, 0.01
+
 
 class HealthMonitor:
     """Probes every worker of a pool, whoever comes and goes, while its context is entered."""
@@ -39,6 +42,7 @@ class HealthMonitor:
         self._pool, self._lag, self._clock = pool, lag, clock
         self._interval_s, self._timeout_s = interval_s, timeout_s
         self._watches: dict[Worker, asyncio.Task[None]] = {}
+        self._asked: WeakSet[Worker] = WeakSet()
         self._client: aiohttp.ClientSession
 
     @asynccontextmanager
@@ -57,6 +61,17 @@ class HealthMonitor:
                     task.cancel()
                 await asyncio.gather(*self._watches.values(), return_exceptions=True)
 
+    async def first_round(self) -> None:
+        """Until a worker serves or all have been asked, and no longer than `_FIRST_ROUND_S`.
+
+        Callers that came while no balancer ran wait in the socket meanwhile, instead of hearing that nobody is ready.
+        """
+        deadline = self._clock() + _FIRST_ROUND_S
+        while self._clock() < deadline and not self._pool.serving():
+            if all(worker in self._asked for worker in self._pool.workers):
+                return
+            await asyncio.sleep(_FIRST_LOOK_S)
+
     def _follow(self) -> None:
         """A watch for each worker there is."""
         if self._watches.keys() == set(self._pool.workers):
@@ -74,6 +89,7 @@ class HealthMonitor:
             except Exception:  # Whatever it is, the worker must not stay as it was last seen.
                 log.exception("probe_crashed", worker=worker.name)
                 worker.probe_failed("the balancer could not probe it; its log says more")
+            self._asked.add(worker)
             eager = worker.state in (State.starting, State.dead)
             pause_s = min(self._interval_s, _STARTING_PAUSE_S) if eager else self._interval_s
             await asyncio.sleep(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret

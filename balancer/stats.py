@@ -47,6 +47,14 @@ def fleet_stats(pool: WorkerPool, admission: Admission, members: Members, metric
     )
 
 
+def in_words(pool: WorkerPool, admission: Admission) -> str:
+    """What there is to see at a glance."""
+    in_flight = sum(worker.in_flight for worker in (*pool.workers, *pool.leaving))
+    waiting = sum(admission.waiting.values())
+    ready = f"{len(pool.serving())} of {len(pool.workers)} workers ready"
+    return f"{ready}, {in_flight} in flight, {waiting} waiting"
+
+
 def _missing(worker: Worker, now: float) -> str | None:
     if worker.health_at is None:
         return worker.reason or "it has not answered yet"

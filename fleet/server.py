@@ -18,6 +18,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from fleet.http_protocol import BoundedHttpProtocol
+from fleet.inherited import inherited_listeners
+from fleet.notify import notify, ready
 from fleet.socket_protocol import StrictSocketProtocol
 from fleet.startup_errors import PortInUse, StartupError
 
@@ -56,11 +58,13 @@ def bind(host: str, port: int) -> socket.socket:
 def serve(make_app: Callable[[asyncio.Event], ASGIApp], *, host: str, port: int, shutdown_timeout_s: int) -> None:
     """Bind, build the application and serve it until SIGTERM, SIGINT or the supervisor's death.
 
+    Listening sockets that systemd hands over are used in place of one of our own, and stay open when the process ends.
+    systemd is told when the application is ready and when it begins to end.
     Requests in flight at the end get `shutdown_timeout_s` to finish. The event that `make_app` is given is set when
     that time begins: a stream without an end of its own ends by it.
     """
     stopping = asyncio.Event()
-    listener = bind(host, port)
+    listeners = inherited_listeners(host) or [bind(host, port)]
     _follow_lifeline()
     _allow_many_connections()
     config = uvicorn.Config(
@@ -79,17 +83,25 @@ def serve(make_app: Callable[[asyncio.Event], ASGIApp], *, host: str, port: int,
         timeout_graceful_shutdown=shutdown_timeout_s,
     )
     _spare_the_collector()
-    _Server(config, stopping).run(sockets=[listener])
+    _Server(config, stopping).run(sockets=listeners)
 
 
 class _Server(uvicorn.Server):
-    """Tells the application that it is about to end, before it waits for the requests in flight."""
+    """Tells systemd when it is ready, and the application too that it is about to end, before requests in flight are
+    waited for.
+    """
 
     def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
         self._stopping = stopping
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            ready()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        notify(STOPPING=1, STATUS="ending: requests in flight finish first")
         self._stopping.set()
         await super().shutdown(sockets)
 

@@ -20,6 +20,7 @@ from fleet.access import Access, Guard
 from fleet.asgi import BodyLimits, Edge, error_response
 from fleet.deadlines import Deadlines
 from fleet.errors import FleetError, InternalError, RouteNotFound
+from fleet.notify import told
 from fleet.sockets import SocketEdge
 from fleet.tracing import traced
 from workers.api import drain, emotions, events, generation, listings, sillytavern, speech, stream, system, voices
@@ -35,6 +36,7 @@ from workers.outputs import Outputs
 from workers.readiness import ReadinessCheck
 from workers.registration import Registration
 from workers.settings import WorkerSettings
+from workers.sign_of_life import SignOfLife
 from workers.synthesis import Synthesis
 from workers.uploads import Uploads
 from workers.voices.library import Library
@@ -56,7 +58,12 @@ def make_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         guard.start()
-        async with library.running(), _in_background(_housekeeping()), registration.kept():
+        async with (
+            library.running(),
+            _in_background(_housekeeping()),
+            registration.kept(),
+            told(life.text, alive=life.is_alive),
+        ):
             yield
         await readiness.close()
         guard.stop()  # An engine that is closed on purpose is not lost.
@@ -70,6 +77,7 @@ def make_app(
 
     api = _empty_api(lifespan, with_docs=settings.enable_docs, with_keys=access.keys is not None)
     metrics, readiness, guard = WorkerMetrics(engine), ReadinessCheck(engine), EngineGuard(engine)
+    life = SignOfLife(engine, guard)
     metrics.watch(library)
     outputs = Outputs(data.path / "outputs", max_age_s=settings.max_output_age_s, max_bytes=settings.max_output_size)
     api.state.worker = Worker(

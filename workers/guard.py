@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
-from workers.engine.base import Engine
+from workers.engine.base import Engine, EngineStatus
 
 log = structlog.get_logger()
 
@@ -38,6 +38,13 @@ class EngineGuard:
         self._engine = engine
         self._fatal: SimpleQueue[str | None] = SimpleQueue()
         self._stopped = threading.Event()
+        self._last: tuple[float, EngineStatus] | None = None
+        """The newest answer and when it came, on the monotonic clock."""
+
+    def latest(self) -> EngineStatus | None:
+        """What the engine last said of itself; None when it has kept silent for longer than it may."""
+        last = self._last
+        return last[1] if last is not None and time.monotonic() - last[0] <= _MISS_S else None
 
     def start(self) -> None:
         for name, run in (("engine-look", self._look), ("engine-guard", self._guard)):
@@ -51,12 +58,13 @@ class EngineGuard:
     def _look(self) -> None:
         while not self._stopped.wait(_LOOK_EVERY_S):
             try:
-                fatal = self._engine.status().fatal
+                status = self._engine.status()
             except Exception as error:  # Whatever it is, an engine that cannot be asked is lost.
                 self._fatal.put(f"the engine cannot tell its status: {error!r}")
                 log.exception("engine_status_crashed")
                 return
-            self._fatal.put(fatal)
+            self._last = (time.monotonic(), status)
+            self._fatal.put(status.fatal)
 
     def _guard(self) -> None:
         misses = 0
