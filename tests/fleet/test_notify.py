@@ -81,9 +81,13 @@ def test_worker_tells_its_life(heard: Heard) -> None:
 def test_nothing_is_ready_while_the_engine_warms_up(heard: Heard) -> None:
     """A worker that listens already, but whose engine is still being opened, has told nothing."""
     worker = RunningWorker(free_port(0), module="tests.workers.opening")
-    wait_for(lambda: "opening" in worker.log.read_text())
-    assert not heard.messages
-    worker.signal(signal.SIGUSR1)
+    try:
+        wait_for(lambda: "opening" in worker.log.read_text())
+        assert not heard.messages
+        worker.signal(signal.SIGUSR1)
+    except BaseException:
+        worker.kill()
+        raise
     with worker:
         heard.wait("READY", "1")
 
