@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from fleet import cli_models, cli_voices, cli_workers, cli_wyoming
+from fleet import cli_doctor, cli_models, cli_voices, cli_workers, cli_wyoming
 from fleet.client import FleetClient
 from fleet.contract import SAMPLE_RATE, AudioFormat, FleetStats, WorkerStats
 from fleet.errors import InvalidValue
@@ -32,6 +32,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Talk to a Ch
 app.add_typer(cli_voices.app, name="voices")
 app.add_typer(cli_models.app, name="models")
 app.command()(cli_wyoming.wyoming)
+app.command()(cli_doctor.doctor)
 for command in (cli_workers.drain, cli_workers.resume, cli_workers.restart):
     app.command()(command)
 _out = Console()

@@ -48,13 +48,13 @@ class Database:
     @classmethod
     def open(cls, url: str) -> Database:
         """Connect and bring the schema up to date, one process at a time. Raises `LibraryUnusable`."""
-        engine = _engine(url)
+        engine = open_engine(url)
         try:
             with _alone(engine) as connection:
                 _migrate(connection)
         except (SQLAlchemyError, OSError) as error:
             engine.dispose()
-            raise LibraryUnusable(f"the library at {engine.url!r} cannot be opened: {_plainly(error)}") from error
+            raise LibraryUnusable(f"the library at {engine.url!r} cannot be opened: {plainly(error)}") from error
         except BaseException:
             engine.dispose()
             raise
@@ -88,7 +88,7 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def _engine(url: str) -> Engine:
+def open_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -179,10 +179,10 @@ def _errors_told() -> Iterator[None]:
             raise
         if _is_full(error.orig):
             raise StorageFull("the disk that holds the library is full") from error
-        log.warning("store_unavailable", reason=_plainly(error))
+        log.warning("store_unavailable", reason=plainly(error))
         raise StoreUnavailable("the library of voices does not answer now", retry_after=1) from error
     except SQLAlchemyError as error:
-        log.warning("store_unavailable", reason=_plainly(error))
+        log.warning("store_unavailable", reason=plainly(error))
         raise StoreUnavailable("the library of voices does not answer now", retry_after=1) from error
 
 
@@ -209,7 +209,7 @@ def disk_errors_told(what: str) -> Iterator[None]:
         raise StoreUnavailable(f"{what} cannot be reached now", retry_after=1) from error
 
 
-def _plainly(error: BaseException) -> str:
+def plainly(error: BaseException) -> str:
     """The driver's own words in one line, without the statement."""
     cause = getattr(error, "orig", None) or error
     return " ".join(str(cause).split())
