@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from fleet import cli_doctor, cli_models, cli_voices, cli_workers, cli_wyoming
+from fleet import cli_bundle, cli_doctor, cli_models, cli_voices, cli_workers, cli_wyoming
 from fleet.client import FleetClient
 from fleet.contract import SAMPLE_RATE, AudioFormat, FleetStats, WorkerStats
 from fleet.errors import InvalidValue
@@ -31,6 +31,7 @@ from fleet.wav import complete_sizes
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Talk to a Chatterbox Fleet.")
 app.add_typer(cli_voices.app, name="voices")
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_bundle.app, name="bundle")
 app.command()(cli_wyoming.wyoming)
 app.command()(cli_doctor.doctor)
 for command in (cli_workers.drain, cli_workers.resume, cli_workers.restart):
