@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from fleet import doctor_files, doctor_gpu, doctor_system
-from fleet.doctor_site import Finding, Site
+from fleet.doctor_site import Finding, Site, warning
 
 Check = Callable[[Site], Finding]
 
@@ -30,4 +30,7 @@ CHECKS: Mapping[str, Check] = {
 def examine(site: Site) -> Iterator[tuple[str, Finding]]:
     """Every check's name and what it found, as each comes."""
     for name, check in CHECKS.items():
-        yield name, check(site)
+        try:
+            yield name, check(site)
+        except OSError as error:
+            yield name, warning(f"this could not be examined: {error}", "run this as root, or as the workers' user")

@@ -42,9 +42,12 @@ def data(site: Site) -> Finding:
 def keys(site: Site) -> Finding:
     names = ("CHATTERBOX_API_KEYS", "BALANCER_API_KEYS", "API_KEYS")
     paths = sorted({Path(site.environment[name]) for name in names if site.environment.get(name)})
+    paths += [site.credential] if site.credential.exists() else []
     if not paths:
         return not_applicable("no file of keys is set")
     for path in paths:
+        if path.exists() and not os.access(path, os.R_OK):
+            return warning(f"this user may not read {path}", "run this as root, or as the service's user")
         try:
             read_keys(path)
         except FleetError as error:
@@ -62,12 +65,12 @@ def checkpoint(site: Site) -> Finding:
             return problem("CHATTERBOX_ENGINE is chatterbox, and CHATTERBOX_CHECKPOINT is not set", _FETCH)
         return not_applicable("CHATTERBOX_CHECKPOINT is not set")
     folder = _in_cache(where, site) if where.startswith("hub:") else Path(where)
-    missing = [name for name in CHATTERBOX_FILES if not (folder / name).is_file()]
-    if missing and where.startswith("hub:"):
-        return warning(f"{', '.join(missing)} of {where} would be downloaded at the start", _FETCH)
-    if missing:
-        return problem(f"{folder} lacks {', '.join(missing)}", _FETCH)
     try:
+        missing = [name for name in CHATTERBOX_FILES if not (folder / name).is_file()]
+        if missing and where.startswith("hub:"):
+            return warning(f"{', '.join(missing)} of {where} would be downloaded at the start", _FETCH)
+        if missing:
+            return problem(f"{folder} lacks {', '.join(missing)}", _FETCH)
         broken = [fault for name in CHATTERBOX_FILES if (fault := _damage(folder / name)) is not None]
         noted = read_manifest(folder) is not None
         broken += faults(folder) if noted else _misnamed(folder)

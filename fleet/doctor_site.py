@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fleet.keys import CREDENTIAL
+
 INSTALLED_DATA = Path("/var/lib/chatterbox-fleet")
 PROJECT = Path(__file__).parent.parent
 
@@ -121,6 +123,7 @@ class Site:
     python: str = sys.executable
     nginx_configuration: Path = Path("/etc/nginx/nginx.conf")
     units: Path = Path("/etc/systemd/system")
+    credential: Path = Path("/etc/chatterbox-fleet/api-keys")
 
     @classmethod
     def of(cls, *, settings: Path, python: str | None, nginx_configuration: Path, units: Path) -> Site:
@@ -128,14 +131,17 @@ class Site:
         given: dict[str, str] = {}
         for name in ("worker.env", "balancer.env"):
             given |= _environment_file(settings / name)
-        return cls({**given, **os.environ}, python or sys.executable, nginx_configuration, units)
+        environment = {**given, **os.environ}
+        return cls(environment, python or sys.executable, nginx_configuration, units, settings / CREDENTIAL)
 
     @property
     def data(self) -> Path:
         named = self.environment.get("CHATTERBOX_DATA_DIR")
         if named:
             return Path(named)
-        return INSTALLED_DATA if INSTALLED_DATA.exists() else PROJECT / "data"
+        # A link into a folder that root alone may look into, where systemd makes up the user.
+        installed = INSTALLED_DATA.is_symlink() or INSTALLED_DATA.exists()
+        return INSTALLED_DATA if installed else PROJECT / "data"
 
     @property
     def wants_gpu(self) -> bool:

@@ -11,12 +11,11 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from fleet.doctor_site import Finding, Site, not_applicable, ok, problem, program, run, warning
+from fleet.doctor_site import PROJECT, Finding, Site, not_applicable, ok, problem, program, run, warning
 
 LEAST_FILES, GOOD_FILES = 1024, 4096
 """Open files of a process; a request that is passed on holds two."""
 
-_UNITS = ("chatterbox-worker@.service", "chatterbox-balancer.service", "chatterbox.slice", "chatterbox.target")
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -109,7 +108,8 @@ def units(site: Site) -> Finding:
     installed = sorted(path for path in site.units.glob("chatterbox*") if path.is_file())
     if not installed:
         return not_applicable(f"no units of the fleet are in {site.units}")
-    missing = [name for name in _UNITS if not (site.units / name).is_file()]
+    ours = sorted(path.name for path in (PROJECT / "systemd").glob("chatterbox*"))
+    missing = [name for name in ours if not (site.units / name).is_file()]
     if missing:
         return problem(f"{site.units} lacks {', '.join(missing)}", "install the units anew: scripts/install")
     analyze = program("systemd-analyze")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -183,14 +185,26 @@ def fetch(
             raise ModelMissing(f"{repository} at {commit[:12]} has no {', '.join(missing)}")
         directory = root / repository.replace("/", "--") / commit
         directory.mkdir(parents=True, exist_ok=True)
-        files = [listed[name] for name in names]
-        wanted = [file for file in files if not _is_here(file, directory)]
-        _require_room(directory, sum(file.size for file in wanted))
-        for file in wanted:
-            hub.download(repository, commit, file, directory, told)
-    digests = tuple(digest_of(directory, name) for name in names)
-    write_manifest(directory, Manifest(repository=repository, revision=commit, files=digests))
+        with _alone(directory):
+            files = [listed[name] for name in names]
+            wanted = [file for file in files if not _is_here(file, directory)]
+            _require_room(directory, sum(file.size for file in wanted))
+            for file in wanted:
+                hub.download(repository, commit, file, directory, told)
+            digests = tuple(digest_of(directory, name) for name in names)
+            write_manifest(directory, Manifest(repository=repository, revision=commit, files=digests))
     return directory
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Two that fetch the same wait for each other: both would add to the same unfinished files."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_here(file: HubFile, directory: Path) -> bool:

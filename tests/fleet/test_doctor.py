@@ -185,6 +185,11 @@ def test_modes_of_data_and_keys(tmp_path: Path) -> None:
     keys.write_text("short\n")
     assert levels(doctor_files.keys(site)) is Level.problem
     assert levels(doctor_files.data(Site(environment={"CHATTERBOX_DATA_DIR": str(keys)}))) is Level.problem
+    credential = tmp_path / "api-keys"
+    assert levels(doctor_files.keys(Site(environment={}, credential=credential))) is Level.not_applicable
+    credential.write_text(f"{KEY}\n")
+    credential.chmod(0o644)
+    assert levels(doctor_files.keys(Site(environment={}, credential=credential))) is Level.problem
 
 
 def tensors(path: Path) -> None:

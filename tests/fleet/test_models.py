@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +39,7 @@ class LocalHub:
     break_after: int | None = None
     ranged: bool = True
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+    tokens: set[tuple[str, str | None]] = field(default_factory=set)
     url: str = ""
 
     def information(self) -> dict[str, object]:
@@ -55,12 +57,14 @@ def handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
+            hub.tokens.add((path.split("/")[1], self.headers.get("Authorization")))
             if path.startswith(f"/api/models/{REPOSITORY}/revision/"):
                 known = path.rpartition("/")[2] in (COMMIT, "main")
                 body = json.dumps(hub.information()).encode() if known else b"{}"
                 self.reply(200 if known else 404, body, {} if known else {"X-Error-Code": "RevisionNotFound"})
             elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/"):
-                self.reply(302, b"", {"Location": f"/cdn/{path.rpartition('/')[2]}?signed=1"})
+                elsewhere = hub.url.replace("127.0.0.1", "localhost")  # another origin
+                self.reply(302, b"", {"Location": f"{elsewhere}/cdn/{path.rpartition('/')[2]}?signed=1"})
             elif path.startswith("/cdn/"):
                 self.send_file(hub.folder / path.rpartition("/")[2])
             else:
@@ -152,6 +156,22 @@ def test_fetched_files_are_whole_and_noted(hub: LocalHub, tmp_path: Path) -> Non
     hub.asked.clear()
     assert fetch(f"hub:{REPOSITORY}@{COMMIT}", tmp_path / "models") == directory
     assert hub.asked == []
+
+
+def test_token_goes_to_the_hub_alone(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is shown HF_TOKEN, and the place it sends us to for the bytes is not."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    fetch(f"{REPOSITORY}@main", tmp_path)
+    assert hub.tokens == {("api", "Bearer hf_secret"), ("owner", "Bearer hf_secret"), ("cdn", None)}
+
+
+def test_two_that_fetch_the_same_wait_for_each_other(hub: LocalHub, tmp_path: Path) -> None:
+    """Each file is downloaded once, and both have it whole."""
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda _: fetch(f"{REPOSITORY}@main", tmp_path), range(2)))
+    assert found[0] == found[1]
+    assert faults(found[0]) == []
+    assert sorted(name for name, _ in hub.asked) == sorted(CHATTERBOX_FILES)
 
 
 def test_broken_download_goes_on_where_it_ended(hub: LocalHub, tmp_path: Path) -> None:
