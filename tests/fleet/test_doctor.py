@@ -345,7 +345,7 @@ def run_doctor(tmp_path: Path, *arguments: str, files: int | None = None, **envi
 @pytest.mark.parametrize(("files", "level"), [(256, "problem"), (2048, "warning")])
 def test_low_limit_of_open_files_is_told(tmp_path: Path, files: int, level: str) -> None:
     """Run under the limit itself; every check is in the JSON, and a problem is exit code 1."""
-    code, told = run_doctor(tmp_path, "--json", files=files)
+    code, told = run_doctor(tmp_path, "--json", "--python", "/bin/false", files=files)
     checks = json.loads(told)["checks"]
     assert list(checks) == list(CHECKS)
     assert checks["open files"]["level"] == level

@@ -1,113 +1,25 @@
-"""`fleet models` against a server that speaks a hub's routes, with a checkpoint that the worker then takes."""
+"""`fleet models` against a server that speaks a hub's routes."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from fleet.errors import InvalidValue, StorageFull, Unreachable
-from fleet.models import CHATTERBOX_FILES, MANIFEST, faults, fetch, file_digest, git_digest, read_manifest
+from fleet.models import CHATTERBOX_FILES, MANIFEST, faults, fetch, file_digest, read_manifest
 from fleet.startup_errors import ModelInvalid, ModelMissing
+from tests.hub import COMMIT, REPOSITORY, LocalHub, serving
 from tests.running import ROOT
 from workers.engine.chatterbox.checkpoint import ENGLISH
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-REPOSITORY = "owner/tiny"
-LFS = (".safetensors", ".pt")
 COMMAND = [sys.executable, "-P", "-c", "from fleet.cli import app; app()"]
-
-
-@dataclass
-class LocalHub:
-    """A hub on loopback: model information, `resolve` with its redirect, ranges, and faults on demand."""
-
-    folder: Path
-    break_after: int | None = None
-    ranged: bool = True
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
-    tokens: set[tuple[str, str | None]] = field(default_factory=set)
-    url: str = ""
-
-    def information(self) -> dict[str, object]:
-        siblings = []
-        for path in sorted(self.folder.iterdir()):
-            entry = {"rfilename": path.name, "size": path.stat().st_size, "blobId": git_digest(path)}
-            lfs = {"sha256": file_digest(path), "size": path.stat().st_size, "pointerSize": 134}
-            siblings.append({**entry, "lfs": lfs} if path.suffix in LFS else entry)
-        return {"id": REPOSITORY, "sha": COMMIT, "siblings": siblings}
-
-
-def handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            path = urlsplit(self.path).path
-            hub.tokens.add((path.split("/")[1], self.headers.get("Authorization")))
-            if path.startswith(f"/api/models/{REPOSITORY}/revision/"):
-                known = path.rpartition("/")[2] in (COMMIT, "main")
-                body = json.dumps(hub.information()).encode() if known else b"{}"
-                self.reply(200 if known else 404, body, {} if known else {"X-Error-Code": "RevisionNotFound"})
-            elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/"):
-                elsewhere = hub.url.replace("127.0.0.1", "localhost")  # another origin
-                self.reply(302, b"", {"Location": f"{elsewhere}/cdn/{path.rpartition('/')[2]}?signed=1"})
-            elif path.startswith("/cdn/"):
-                self.send_file(hub.folder / path.rpartition("/")[2])
-            else:
-                self.reply(404, b"", {})
-
-        def send_file(self, path: Path) -> None:
-            asked = self.headers.get("Range")
-            hub.asked.append((path.name, asked))
-            content = path.read_bytes()
-            match = re.fullmatch(r"bytes=(\d+)-", asked or "") if hub.ranged else None
-            start = int(match[1]) if match else 0
-            told = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if match else {}
-            self.reply(206 if match else 200, content[start:], told)
-
-        def reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if hub.break_after is not None and self.path.startswith("/cdn/") and len(body) > hub.break_after:
-                self.wfile.write(body[: hub.break_after])
-                self.close_connection = True
-            else:
-                self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
-
-
-@contextmanager
-def serving(hub: LocalHub) -> Iterator[LocalHub]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(hub))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture
@@ -259,18 +171,3 @@ def test_verify_finds_what_has_changed(hub: LocalHub, tmp_path: Path) -> None:
     assert "conds.pt is missing" in found.stderr
     fetch(f"{REPOSITORY}@main", tmp_path / "models")
     assert fleet("verify", directory, endpoint=hub.url).returncode == 0
-
-
-def test_worker_takes_what_was_fetched(tmp_path: Path) -> None:
-    """A checkpoint served by a hub and fetched is one the engine finds and reads."""
-    served = tmp_path / "served"
-    made = [sys.executable, str(ROOT / "scripts/make_checkpoint.py"), str(served), "--size", "tiny"]
-    subprocess.run(made, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    with serving(LocalHub(served)) as running:
-        fetched = fleet("fetch", f"{REPOSITORY}@{COMMIT}", "--root", tmp_path / "models", endpoint=running.url)
-    assert fetched.returncode == 0, fetched.stderr
-    from workers.engine.chatterbox.weights import TensorFile, find_checkpoint, read_conditionals  # noqa: PLC0415
-
-    directory = find_checkpoint(fetched.stdout.strip())
-    assert TensorFile(directory / ENGLISH.t3).count("tfmr.layers.") == 2
-    assert set(read_conditionals(directory / ENGLISH.conditionals)) == {"t3", "gen"}
