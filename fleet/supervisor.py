@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +19,18 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _SETTLED_S = 60.0
 """A child that has lived this long counts as healthy again."""
 
+_OLD_LOGS = 5
+"""Logs of earlier starts that are kept: `NAME.log.1` is the latest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a child runs: a module of ours under a name, with settings in its environment."""
+    """What a child runs: a module of ours under a name, with settings in its environment; its log file's name."""
 
     name: str
     module: str
     environment: Mapping[str, str]
+    log: str
 
 
 class Child:
@@ -38,8 +43,7 @@ class Child:
         self._our_end: int | None = None
         self._restart_at: float | None = None
         self._pause_s = _FIRST_PAUSE_S
-        if log_path.exists():
-            log_path.replace(log_path.with_suffix(".log.1"))
+        rotate(log_path)
         self._start()
 
     def _start(self) -> None:
@@ -57,6 +61,10 @@ class Child:
                 start_new_session=True,
             )
         self._started_at = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
@@ -107,6 +115,28 @@ class Child:
             self._our_end = None
 
 
+def rotate(log_path: Path) -> None:
+    """Make room for a new log; the earlier ones move on by one, and the oldest goes. Raises OSError."""
+    for age in range(_OLD_LOGS, 0, -1):
+        older = log_path.with_name(f"{log_path.name}.{age}")
+        newer = log_path.with_name(f"{log_path.name}.{age - 1}") if age > 1 else log_path
+        if newer.exists():
+            newer.replace(older)
+
+
+@contextmanager
+def signals_ignored() -> Iterator[None]:
+    """Let the children end in peace; a supervisor killed outright still takes them along."""
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Supervisor:
     """The children of one fleet, in the order they are started; they are asked to stop from the last to the first."""
 
@@ -114,20 +144,28 @@ class Supervisor:
         self._log_directory = log_directory
         self._children: list[Child] = []
 
+    @property
+    def children(self) -> Sequence[Child]:
+        return tuple(self._children)
+
+    def dead(self) -> Child | None:
+        """The first child that has ended."""
+        return next((child for child in self._children if child.exit_code is not None), None)
+
     def start(self, programs: Sequence[Program]) -> None:
-        """Raises `InvalidSettings` when the log files cannot be written."""
+        """After those that run already. Raises `InvalidSettings` when the log files cannot be written."""
         try:
             self._log_directory.mkdir(parents=True, exist_ok=True)
             for program in programs:
-                self._children.append(Child(program, self._log_directory / f"{program.name}.log"))
+                self._children.append(Child(program, self._log_directory / program.log))
         except OSError as error:
             raise InvalidSettings(f"cannot write logs to {self._log_directory}: {error.strerror}") from None
 
     def require_alive(self) -> None:
         """Raise `ChildDied` with the last words of the first child that has ended."""
-        for child in self._children:
-            if child.exit_code is not None:
-                raise ChildDied(f"{child.name}: {child.last_words()}")
+        child = self.dead()
+        if child is not None:
+            raise ChildDied(f"{child.name}: {child.last_words()}")
 
     def revive(self) -> list[str]:
         """Start again what has died; returns a line for each thing worth telling."""

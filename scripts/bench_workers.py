@@ -37,7 +37,7 @@ def running_worker(settings: Mapping[str, object], logs: Path | None) -> Iterato
     with tempfile.TemporaryDirectory() as unkept:
         supervisor = Supervisor(logs or Path(unkept))
         try:
-            supervisor.start([Program("worker-0", "workers", {**environment, "PYTHONPATH": str(ROOT)})])
+            supervisor.start([Program("worker-0", "workers", {**environment, "PYTHONPATH": str(ROOT)}, "worker-0.log")])
             deadline = time.monotonic() + START_LIMIT_S
             while not _is_ready(url):
                 supervisor.require_alive()

@@ -13,7 +13,7 @@ import httpx2
 import psutil
 import pytest
 
-from fleet.up import _parse, plan
+from fleet.up_plan import parse, plan
 from tests.running import ROOT, RunningFleet, free_port, wait_for
 
 
@@ -151,9 +151,9 @@ def test_proxy_in_the_environment_is_no_obstacle(tmp_path: Path) -> None:
 def test_environment_chooses_the_engine_unless_a_flag_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """`CHATTERBOX_ENGINE` holds where no flag is given."""
     monkeypatch.setenv("CHATTERBOX_ENGINE", "espeak")
-    assert plan(_parse([]))[0].environment["CHATTERBOX_ENGINE"] == "espeak"
+    assert plan(parse([]))[0].environment["CHATTERBOX_ENGINE"] == "espeak"
     assert (
-        plan(_parse(["--engine", "chatterbox", "--device", "cpu"]))[0].environment["CHATTERBOX_ENGINE"] == "chatterbox"
+        plan(parse(["--engine", "chatterbox", "--device", "cpu"]))[0].environment["CHATTERBOX_ENGINE"] == "chatterbox"
     )
 
 
@@ -166,7 +166,7 @@ def test_one_worker_per_gpu_each_pinned(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def pinned(*flags: str) -> list[str | None]:
-        return [program.environment.get("CUDA_VISIBLE_DEVICES") for program in plan(_parse(flags))[:-1]]
+        return [program.environment.get("CUDA_VISIBLE_DEVICES") for program in plan(parse(flags))[:-1]]
 
     assert pinned() == ["0", "1", "2"]
     assert pinned("--workers", "4") == ["0", "1", "2", "0"]

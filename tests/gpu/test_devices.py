@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fleet.devices import visible_gpus
-from fleet.up import _parse, plan
+from fleet.up_plan import parse, plan
 from tests.running import RunningFleet
 
 
@@ -18,7 +18,7 @@ def test_as_many_gpus_as_torch_sees() -> None:
 
 def test_one_worker_per_gpu_each_pinned(tmp_path: Path) -> None:
     """A fleet starts with one worker per GPU, each seeing one, and all become ready."""
-    programs = plan(_parse([]))[:-1]
+    programs = plan(parse([]))[:-1]
     assert [program.environment["CUDA_VISIBLE_DEVICES"] for program in programs] == visible_gpus()
     with RunningFleet(tmp_path) as fleet:
         assert fleet.stats().totals.ready == len(visible_gpus())
