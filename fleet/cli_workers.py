@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -32,16 +32,13 @@ def drain(
 ) -> None:
     """Give a worker no new requests; it finishes those it has."""
     with errors_told(), FleetClient() as client:
-        client.drain(worker)
-        if wait:
-            _until(lambda: _is_idle(_of(client, worker)), timeout, f"{worker} has not finished what it had")
-        tell(f"{worker} is {'idle' if wait else 'draining'}; fleet resume {worker} brings it back")
+        drain_worker(client, worker, wait=wait, timeout_s=timeout, back="fleet resume")
 
 
 def resume(worker: Name) -> None:
     """Give a drained worker requests again."""
     with errors_told(), FleetClient() as client:
-        tell(f"{worker} is {client.resume(worker).state}")
+        resume_worker(client, worker)
 
 
 def restart(
@@ -53,11 +50,30 @@ def restart(
     with errors_told(), FleetClient() as client:
         if not rolling:
             raise InvalidValue("say --rolling: all workers at once would leave nobody to speak", param="rolling")
-        everyone = client.stats().workers
-        chosen = [_of(client, name) for name in workers] if workers else everyone
-        for worker in chosen:
-            _require_another(client, worker)
-            _restart(client, worker, timeout)
+        restart_rolling(client, workers or [], timeout)
+
+
+def drain_worker(client: FleetClient, name: str, *, wait: bool, timeout_s: float, back: str) -> None:
+    """Drain a worker and say so; `back` is the command that is told to bring it back. Raises `FleetError`."""
+    client.drain(name)
+    if wait:
+        _until(lambda: _is_idle(_of(client, name)), timeout_s, f"{name} has not finished what it had")
+    tell(f"{name} is {'idle' if wait else 'draining'}; {back} {name} brings it back")
+
+
+def resume_worker(client: FleetClient, name: str) -> None:
+    """Resume a worker and say so. Raises `FleetError`."""
+    tell(f"{name} is {client.resume(name).state}")
+
+
+def restart_rolling(client: FleetClient, names: Sequence[str], timeout_s: float) -> None:
+    """Restart workers of this machine, all where none is named, each once the one before is back, and say so. Raises
+    `FleetError`.
+    """
+    chosen = [_of(client, name) for name in names] if names else client.stats().workers
+    for worker in chosen:
+        _require_another(client, worker)
+        _restart(client, worker, timeout_s)
 
 
 def _restart(client: FleetClient, worker: WorkerStats, timeout_s: float) -> None:
@@ -69,7 +85,11 @@ def _restart(client: FleetClient, worker: WorkerStats, timeout_s: float) -> None
     except UpstreamTimeout:
         client.resume(worker.url)
         raise
-    process.send_signal(signal.SIGTERM)
+    try:
+        process.send_signal(signal.SIGTERM)
+    except psutil.AccessDenied:
+        client.resume(worker.url)
+        raise InvalidValue(f"{worker.name}'s process {process.pid} is another user's: restart it as that one") from None
     late = f"{worker.name} has not come back: does anything supervise it?"
     _until(lambda: _is_back(client, worker.url, process.pid), timeout_s, late)
     tell(f"{worker.name} restarted in {time.monotonic() - began_at:.1f} s")

@@ -7,12 +7,14 @@ from dataclasses import astuple, dataclass, fields
 from urllib.parse import urlsplit
 
 from fleet.client import FleetClient
-from fleet.contract import FleetStats, WorkerStats
+from fleet.contract import FleetStats, WorkerHealth, WorkerStats
 from fleet.errors import FleetError
+from fleet.own_health import health
 from fleet.run_state import ChildRecord, RunState
 from fleet.up_plan import BALANCER
 
 _UNKNOWN = "-"
+_SPEAKING = ("ready", "degraded", "active (running)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,10 @@ class Row:
     port: str
     pid: str
     state: str
+
+    def speaks(self) -> bool:
+        """Whether this is a worker that takes requests, as far as is known."""
+        return self.state.partition(":")[0] in _SPEAKING and not self.worker.startswith(BALANCER)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -85,7 +91,11 @@ def _child_row(child: ChildRecord, stats: FleetStats | None) -> Row:
     for worker in stats.workers if stats else []:
         if urlsplit(worker.url).port == child.port:
             return worker_row(child.name, worker, pid)
-    return silent_row(child.name, str(child.port), pid, "running")
+    told = health(child.port, WorkerHealth)  # which needs no key
+    if told is None:
+        return silent_row(child.name, str(child.port), pid, "running, does not answer")
+    state = "ready" if told.ready else f"not ready: {told.reason}"
+    return Row(child.name, told.device, told.engine, str(child.port), pid, state)
 
 
 def _pid(alive: bool, pid: int) -> str:  # noqa: FBT001 - a table's cell
