@@ -23,6 +23,21 @@ make_environment() {
     ) 9>"$1.lock"
 }
 
+# Which lock the given flags of scripts/up need. The real model needs torch and more; once that is installed it stays:
+# the demo voice runs there too.
+lock_for() {
+    local lock=serve
+    case " $* " in
+        *" --engine chatterbox "* | *" --engine=chatterbox "*) lock=chatterbox ;;
+        *" --engine "* | *" --engine="*) ;;
+        *" --checkpoint"*) lock=chatterbox ;;
+    esac
+    if [ "${CHATTERBOX_ENGINE:-}" = chatterbox ] || grep -q '^chatterbox ' .venv/.complete 2>/dev/null; then
+        lock=chatterbox
+    fi
+    echo "$lock"
+}
+
 install_environment() {
     local directory=$1 lock=$2 wanted python
     python=$(find_python) || return 1
