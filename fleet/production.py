@@ -148,7 +148,7 @@ def supervise(options: argparse.Namespace) -> None:
             while True:
                 time.sleep(_TICK_S)
                 for told in supervisor.revive():
-                    print(told, flush=True)
+                    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {told}", flush=True)
                 _record(supervisor, programs, state, options.data)
         except StartupError as error:
             dead = supervisor.dead()

@@ -83,11 +83,13 @@ class RunState(BaseModel):
 
 
 def read_state(data: Path) -> RunState | None:
-    """What was last written; none where nothing legible is."""
+    """What was last written; none where nothing legible is. Raises `InvalidSettings` where we may not look."""
     try:
         return RunState.model_validate_json((data / _STATE_FILE).read_bytes())
-    except (OSError, ValidationError):
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
         return None
+    except OSError as error:
+        raise InvalidSettings(f"{data / _STATE_FILE} cannot be read: {error.strerror}") from None
 
 
 @contextmanager

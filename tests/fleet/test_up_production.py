@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from fleet.run_state import ChildRecord, ProcessIdentity, RunState, read_state, stop_recorded
+from fleet.startup_errors import InvalidSettings
 from fleet.supervisor import rotate
 from fleet.up_plan import parse, plan
 from tests.running import ROOT, free_port, wait_for
@@ -73,7 +74,7 @@ def test_fleet_stays_mends_itself_and_is_replaced(data: Path) -> None:
     assert {f"{name}.1" for name in names} <= {path.name for path in logs.iterdir()}
 
     state_of(data).supervisor.send(signal.SIGKILL)
-    wait_for(lambda: not any(process.is_alive() for process in state_of(data).processes()), 20)
+    wait_for(lambda: not any(process.is_alive() for process in state_of(data).processes()), 40)
 
 
 def test_failed_start_says_why_and_leaves_nothing(data: Path) -> None:
@@ -128,6 +129,11 @@ def test_reused_pid_is_not_killed(data: Path) -> None:
         assert not itself.is_alive()
     (data / "fleet.json").write_text("{")
     assert read_state(data) is None
+    (data / "fleet.json").unlink()
+    (data / "fleet.json").mkdir()
+    with pytest.raises(InvalidSettings, match="cannot be read"):
+        read_state(data)
+    (data / "fleet.json").rmdir()
 
 
 def test_unburied_process_counts_as_gone() -> None:

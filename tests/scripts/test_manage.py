@@ -309,7 +309,7 @@ def test_stop_and_start_again_as_it_was(manage: Managed) -> None:
     assert manage.ready() == 2
     state = manage.state()
     state.supervisor.send(9)
-    wait_for(lambda: not any(process.is_alive() for process in state.processes()))
+    wait_for(lambda: not any(process.is_alive() for process in state.processes()), 40)
     gone = manage("status")
     assert gone.returncode == 1
     assert gone.stdout.splitlines()[-1].split() == ["supervisor", "-", "-", "-", "-", "gone"]
