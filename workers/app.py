@@ -79,6 +79,7 @@ def make_app(
     metrics, readiness, guard = WorkerMetrics(engine), ReadinessCheck(engine), EngineGuard(engine)
     life = SignOfLife(engine, guard)
     metrics.watch(library)
+    metrics.watch_disk(data.path)
     outputs = Outputs(data.path / "outputs", max_age_s=settings.max_output_age_s, max_bytes=settings.max_output_size)
     api.state.worker = Worker(
         settings=settings,

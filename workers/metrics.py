@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -51,6 +53,7 @@ class WorkerMetrics:
         self._gauge("chatterbox_running_jobs", "Jobs the engine is working on.", lambda: engine.status().running_jobs)
         self._gauge("chatterbox_queued_jobs", "Jobs waiting for the engine.", lambda: engine.status().queued_jobs)
         self._gauge("chatterbox_memory_bytes", "Resident memory of this worker and its children.", self.memory_bytes)
+        self._gauge("chatterbox_start_time_seconds", "When this worker started.", lambda: self.started_at)
         info = Gauge("chatterbox_engine_info", "Always 1.", ["engine", "model", "device"], registry=self._registry)
         info.labels(capabilities.engine, capabilities.model, capabilities.device).set(1)
         if engine.figures() is not None:
@@ -59,6 +62,18 @@ class WorkerMetrics:
     def watch(self, library: Library) -> None:
         """Tell the library's figures too."""
         self._registry.register(LibraryCollector(library))
+
+    def watch_disk(self, directory: Path) -> None:
+        """Tell of the file system that holds the library; NaN where it cannot be asked."""
+
+        def usage(part: str) -> float:
+            try:
+                return float(getattr(shutil.disk_usage(directory), part))
+            except OSError:
+                return float("nan")
+
+        self._gauge("chatterbox_disk_bytes", "Size of the library's file system.", lambda: usage("total"))
+        self._gauge("chatterbox_disk_free_bytes", "Space there that is free to this worker.", lambda: usage("free"))
 
     def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         Gauge(name, text, registry=self._registry).set_function(read)
