@@ -24,6 +24,7 @@ from workers.settings import WorkerSettings
 
 API = (ROOT / "docs/api.md").read_text()
 METRICS = (ROOT / "docs/metrics.md").read_text()
+TROUBLE = (ROOT / "docs/troubleshooting.md").read_text()
 
 
 def cell(text: str) -> str:
@@ -57,6 +58,37 @@ def test_every_error_code_is_documented_with_its_status() -> None:
         rows = [line for line in API.splitlines() if cell(kind.code) in line]
         assert rows, kind.code
         assert any(line.startswith(f"| {kind.status} |") or not line.startswith("|") for line in rows), kind.code
+
+
+def test_every_error_code_has_a_cure() -> None:
+    """A row of the page on trouble for each code, and none for what is no code."""
+    rows = re.findall(r"^\| `([a-z_]+)` \| [^|]+ \| [^|]+ \|$", TROUBLE, re.MULTILINE)
+    assert sorted(rows) == sorted({kind.code for kind in leaves()} | {"startup_failed", "internal_error"})
+
+
+def test_every_alert_has_a_section_it_points_to() -> None:
+    """Under its own name, with something to do; no section is of an alert that is not there."""
+    rules = (ROOT / "deploy/rules/alerts.yml").read_text()
+    alerts = re.findall(r"- alert: (\w+)", rules)
+    assert re.findall(r"runbook: docs/troubleshooting\.md#(\w+)", rules) == [name.lower() for name in alerts]
+    assert re.findall(r"^### (\w+)\n\n- ", TROUBLE, re.MULTILINE) == alerts
+
+
+def test_links_to_sections_lead_somewhere() -> None:
+    """Every anchor in a link between the pages is a heading there."""
+    for page in (ROOT / "README.md", ROOT / "deploy/README.md", *(ROOT / "docs").glob("*.md")):
+        for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
+            text = (page.parent / file).read_text() if file else page.read_text()
+            headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+            there = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in there, f"{page.name}: {file}#{anchor}"
+
+
+def test_settings_named_elsewhere_exist() -> None:
+    """Operators copy them: each one in the pages on operations and trouble is in the page of settings."""
+    pages = TROUBLE + (ROOT / "docs/operations.md").read_text()
+    for variable in set(re.findall(r"\b(?:CHATTERBOX|BALANCER)_[A-Z_]+\b", pages)):
+        assert f"`{variable}`" in API, variable
 
 
 def test_exit_code_of_a_lost_engine_is_documented() -> None:

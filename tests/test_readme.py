@@ -22,7 +22,8 @@ from tests.sound import decode, loudness
 README = (ROOT / "README.md").read_text()
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-STARTS = [block for block in BASH if "scripts/up" in block]
+STARTS = [block for block in BASH if "scripts/up" in block and "--production" not in block]
+(PRODUCTION,) = [block for block in BASH if "--production" in block]
 CALLS = [block for block in BASH if "scripts/" not in block]
 
 
@@ -154,6 +155,16 @@ def test_what_was_run_leaves_no_trace_in_git(started: Clone) -> None:
     """Environment, logs and data are ignored; only the files that the README's commands name are new."""
     command = ["git", "status", "--porcelain", "data", ".venv"]
     assert subprocess.run(command, cwd=started.folder, capture_output=True, check=True).stdout == b""
+
+
+def test_a_fleet_in_the_background_is_looked_after(started: Clone) -> None:
+    """Started, listed and stopped by the block as it stands, on a data directory of its own."""
+    there = started.elsewhere()
+    block = there.here(PRODUCTION).replace("scripts/up", "scripts/up --data data-4")
+    block = block.replace("scripts/manage", "scripts/manage --over processes --data data-4")
+    there.run(["bash", "-euo", "pipefail", "-c", block])
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"http://127.0.0.1:{there.port}/health", trust_env=False)
 
 
 def test_start_on_chosen_gpus_runs(started: Clone) -> None:

@@ -101,6 +101,12 @@ class Artifacts:
                     removed += 1
         return removed
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While entered nothing is removed; putting goes on."""
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
     def _files(self) -> Iterator[Path]:
         for folder in self._directory.iterdir():
             if folder.is_dir() and not folder.is_symlink():
