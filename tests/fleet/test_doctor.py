@@ -374,6 +374,7 @@ def test_nginx_configuration_is_tried(tmp_path: Path) -> None:
     assert "no_such_thing" in finding.said
     configuration.write_text(body % "")
     assert levels(doctor_system.nginx(site)) is Level.warning
+    shutil.copytree(ROOT / "nginx/snippets", tmp_path / "snippets")
     configuration.write_text(body % f"include {ROOT}/nginx/chatterbox-fleet.conf;")
     finding = doctor_system.nginx(site)
     if os.geteuid() == 0:

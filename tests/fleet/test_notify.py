@@ -125,6 +125,7 @@ def test_balancer_tells_its_life(untold_worker: RunningWorker, heard: Heard, tmp
     with RunningBalancer(workers_file=workers) as balancer:
         heard.wait("STATUS", "1 of 1 workers ready, 0 in flight, 0 waiting")
         heard.wait("WATCHDOG", "1")
+        heard.wait("READY", "1")
         assert heard.all("MAINPID") == [str(balancer.process.pid)]
         workers.write_text(f"{untold_worker.url}\nhttp://127.0.0.1:{free_port(0)}\n")
         balancer.signal(signal.SIGHUP)
