@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -135,7 +136,11 @@ def test_memory_that_keeps_running_out_ends_the_engine(
     for _ in range(2):
         assert isinstance(failure(doomed.engine, doomed.job), EngineLost)
         assert doomed.engine.status().ready
-    listeners = [begin(doomed.engine, again(doomed.job))[1] for _ in range(4)]
+    listeners = []
+    for _ in range(4):
+        with suppress(EngineLost):  # the later ones may find that it has ended already
+            listeners.append(begin(doomed.engine, again(doomed.job))[1])
+    assert listeners
     for listener in listeners:
         with pytest.raises(EngineLost):
             listener.whole()
