@@ -1,0 +1,34 @@
+// Asks the fleet how it is, for as long as the page is open: often while it is away, seldom while it is well.
+import { useConnection } from "~/stores/connection"
+import { api, bodyOf } from "./http"
+
+const WELL_S = 5
+const AWAY_S = 1.5
+
+/** Returns the function that ends it. */
+export function watchHealth(): () => void {
+  let timer: ReturnType<typeof setTimeout>
+  let over = false
+
+  async function look() {
+    clearTimeout(timer)
+    try {
+      useConnection.getState().setHealth(await bodyOf(api.GET("/health", { cache: "no-store" })))
+    } catch {
+      // The connection store has been told by the client.
+    }
+    clearTimeout(timer)
+    if (!over) timer = setTimeout(look, 1000 * (useConnection.getState().status === "up" ? WELL_S : AWAY_S))
+  }
+
+  const wake = () => document.visibilityState === "visible" && look()
+  document.addEventListener("visibilitychange", wake)
+  window.addEventListener("online", look)
+  look()
+  return () => {
+    over = true
+    clearTimeout(timer)
+    document.removeEventListener("visibilitychange", wake)
+    window.removeEventListener("online", look)
+  }
+}

@@ -1,0 +1,43 @@
+// The one way to the fleet: typed by its OpenAPI document, with the key, and errors of one kind.
+import createClient, { type Middleware } from "openapi-fetch"
+import { useConnection } from "~/stores/connection"
+import { ApiError, Unreachable } from "./errors"
+import type { paths } from "./schema"
+
+const guard: Middleware = {
+  onRequest: ({ request }) => {
+    const { key } = useConnection.getState()
+    if (key) request.headers.set("Authorization", `Bearer ${key}`)
+  },
+  onResponse: async ({ response }) => {
+    useConnection.getState().answered()
+    if (response.ok) return
+    const error = await ApiError.of(response)
+    if (error.code === "invalid_api_key") useConnection.getState().wantKey(error.message)
+    throw error
+  },
+  onError: ({ error }) => {
+    if ((error as Error).name === "AbortError") return error as Error
+    useConnection.getState().unanswered()
+    return new Unreachable()
+  },
+}
+
+/** Resolves only for 2xx; throws `ApiError` or `Unreachable`, or the `AbortError` of one's own signal. */
+export const api = createClient<paths>({ baseUrl: globalThis.location?.origin ?? "http://127.0.0.1" })
+api.use(guard)
+
+/** The body of an answer that has one. */
+export async function bodyOf<T>(answer: Promise<{ data?: T }>): Promise<T> {
+  const { data } = await answer
+  if (data === undefined) throw new ApiError(200, "unexpected_answer", "the server answered without a body", null, null)
+  return data
+}
+
+/** The body and its version, for `If-Match`. */
+export async function versioned<T>(
+  answer: Promise<{ data?: T; response: Response }>,
+): Promise<{ body: T; version: string }> {
+  const { data, response } = await answer
+  return { body: await bodyOf(Promise.resolve({ data: data as T })), version: response.headers.get("etag") ?? "*" }
+}

@@ -1,0 +1,40 @@
+// Server-sent events over fetch, which unlike EventSource can send a key.
+
+export interface ServerEvent {
+  event: string
+  data: string
+  id: string | null
+}
+
+/** The events of a `text/event-stream` body (HTML standard, 9.2.6). Ends with the body; an event cut off is dropped. */
+export async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerator<ServerEvent> {
+  const reader = body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader()
+  let rest = ""
+  let event = "message"
+  let data: string[] = []
+  let id: string | null = null
+  try {
+    while (true) {
+      const { done, value } = await reader.read()
+      if (done) return
+      const lines = (rest + value).split(/\r\n|\n|\r(?!$)/)
+      rest = lines.pop() ?? ""
+      for (const line of lines) {
+        if (line === "") {
+          if (data.length) yield { event, data: data.join("\n"), id }
+          event = "message"
+          data = []
+          continue
+        }
+        const colon = line.indexOf(":")
+        const field = colon < 0 ? line : line.slice(0, colon)
+        const content = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "")
+        if (field === "event") event = content
+        else if (field === "data") data.push(content)
+        else if (field === "id") id = content
+      }
+    }
+  } finally {
+    await reader.cancel().catch(() => undefined)
+  }
+}

@@ -1,0 +1,4 @@
+// Fleet.
+export default function FleetScreen() {
+  return <h1 className="text-2xl font-semibold">Fleet</h1>
+}
