@@ -13,7 +13,7 @@ import psutil
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import fleet
@@ -21,9 +21,11 @@ from balancer.administration import Administration
 from balancer.admission import Admission
 from balancer.health import HealthMonitor
 from balancer.lag import LoopLag
+from balancer.live import LiveStats
 from balancer.members import Members
 from balancer.metrics import BalancerMetrics
 from balancer.models import Models
+from balancer.page import Page
 from balancer.policy import POLICIES
 from balancer.pool import WorkerPool
 from balancer.proxy import Proxy
@@ -33,7 +35,7 @@ from balancer.sockets import SocketProxy
 from balancer.stats import fleet_stats, in_words
 from fleet.access import Access, Guard
 from fleet.asgi import BodyLimits, Edge
-from fleet.contract import BalancerHealth, Readiness
+from fleet.contract import BalancerHealth, Readiness, WorkerHealth
 from fleet.deadlines import Deadlines
 from fleet.errors import MethodNotAllowed, RouteNotFound
 from fleet.headers import header
@@ -63,7 +65,8 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
     sockets = SocketProxy(pool, admission, budget, metrics, settings)
     administration = Administration(pool, members)
     models = Models(pool)
-    own = OwnRoutes(pool, admission, members, metrics)
+    own = OwnRoutes(pool, admission, members, metrics, stopping)
+    page = Page(settings.page)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -80,12 +83,10 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
             await lifespan_app(scope, receive, send)
         elif scope["type"] == "websocket":
             await sockets(scope, receive, send)
-        elif (endpoint := own.table.get(scope["path"])) is not None:
-            if scope["method"] not in ("GET", "HEAD"):
-                message = f"{scope['path']} does not take {scope['method']}"
-                raise MethodNotAllowed(message).with_header("allow", "GET, HEAD")
-            response = await endpoint()
-            await response(scope, receive, send)
+        elif page.answers(scope):
+            await page(scope, receive, send)
+        elif scope["path"] in own.table:
+            await own(scope, receive, send)
         elif scope["path"] == "/workers" or scope["path"].startswith("/workers/"):
             await administration(scope, receive, send)
         elif settings.mixed_models and scope["method"] in ("GET", "HEAD") and models.answers(scope["path"]):
@@ -112,22 +113,40 @@ def _reload(members: Members) -> None:
 class OwnRoutes:
     """What the balancer answers itself."""
 
-    def __init__(self, pool: WorkerPool, admission: Admission, members: Members, metrics: BalancerMetrics) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        admission: Admission,
+        members: Members,
+        metrics: BalancerMetrics,
+        stopping: asyncio.Event,
+    ) -> None:
         self._pool, self._admission, self._members, self._metrics = pool, admission, members, metrics
         self._process = psutil.Process()
+        self._live = LiveStats(lambda: fleet_stats(pool, admission, members, metrics), stopping)
 
         self.table: dict[str, Endpoint] = {
             "/": self.root,
             "/health": self.health,
             "/ready": self.ready,
             "/stats": self.stats,
+            "/stats/events": self.stats_events,
             "/metrics": self.metrics,
         }
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            message = f"{scope['path']} does not take {scope['method']}"
+            raise MethodNotAllowed(message).with_header("allow", "GET, HEAD")
+        response = await self.table[scope["path"]]()
+        if scope["method"] == "HEAD" and isinstance(response, StreamingResponse):
+            response = Response(headers=dict(response.headers), media_type=response.media_type)
+            del response.headers["content-length"]
+        await response(scope, receive, send)
+
     async def root(self) -> Response:
-        return JSONResponse(
-            {"name": "chatterbox-fleet", "version": fleet.__version__, "role": "balancer", "docs": "/docs"}
-        )
+        told = {"name": "chatterbox-fleet", "version": fleet.__version__, "role": "balancer", "docs": "/docs"}
+        return JSONResponse(told, headers={"vary": "Accept"})
 
     async def health(self) -> Response:
         """That the balancer lives, and what speaks behind it."""
@@ -139,6 +158,10 @@ class OwnRoutes:
                 engine=sorted({health.engine for health in known}),
                 model=sorted({health.model for health in known}),
                 device=sorted({health.device for health in known}),
+                demo_voice=any(health.demo_voice for health in known),
+                parameters=_honoured(known),
+                clones_voices=_all(known),
+                max_text_chars=min((health.max_text_chars for health in known if health.max_text_chars), default=None),
                 workers=len(self._pool.workers),
                 ready=len(serving),
                 uptime_s=time.time() - self._metrics.started_at,
@@ -156,8 +179,22 @@ class OwnRoutes:
     async def stats(self) -> Response:
         return _json(fleet_stats(self._pool, self._admission, self._members, self._metrics))
 
+    async def stats_events(self) -> Response:
+        unbuffered = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(self._live.events(), media_type="text/event-stream", headers=unbuffered)
+
     async def metrics(self) -> Response:
         return Response(self._metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _honoured(known: list[WorkerHealth]) -> list[str] | None:
+    told = [set(health.parameters) for health in known if health.parameters is not None]
+    return sorted(set.intersection(*told)) if told else None
+
+
+def _all(known: list[WorkerHealth]) -> bool | None:
+    told = [health.clones_voices for health in known if health.clones_voices is not None]
+    return all(told) if told else None
 
 
 def _json(model: BaseModel) -> Response:

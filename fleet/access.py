@@ -154,8 +154,8 @@ class Guard:
                 raise NotAdministrator(f"the key {key.name} may not change the fleet: its line lacks the word admin")
             return
         client = scope.get("client")
-        from_page = any(name == b"origin" for name, _ in scope["headers"])  # of whatever name: names can be rebound
-        if from_page or client is None or not ipaddress.ip_address(client[0]).is_loopback:
+        elsewhere = client is None or not ipaddress.ip_address(client[0]).is_loopback
+        if elsewhere or not _is_own_page_or_none(scope):
             raise NotAdministrator("without keys the fleet is changed from its own machine only")
 
     def _check_origin(self, scope: Scope) -> None:
@@ -181,6 +181,15 @@ def _origin(scope: Scope) -> str | None:
         return origin
     referer = header(scope, "referer")
     return "null" if referer is None else "/".join(referer.split("/")[:3])
+
+
+def _is_own_page_or_none(scope: Scope) -> bool:
+    """Whether no page asks, or one that this very address has served, under a name that cannot be bound to another."""
+    origin = header(scope, "origin")
+    if origin is None:
+        return True
+    same = origin.partition("://")[2] == header(scope, "host")
+    return same and re.fullmatch(_LOOPBACK_ORIGIN, origin) is not None
 
 
 def _presented(scope: Scope) -> str | None:

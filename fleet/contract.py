@@ -112,7 +112,8 @@ class WorkerHealth(BaseModel):
     """A worker's `GET /health`. Seconds and bytes; `rtf` and `ttfa_s` are measured over the last syntheses, or null.
 
     `concurrency` is how many requests it speaks at once; more would wait inside it. `figures` is null for an engine
-    that decodes no tokens. `store_id` is of the library of voices: workers of one fleet have the same.
+    that decodes no tokens. `store_id` is of the library of voices: workers of one fleet have the same. `parameters` are
+    those that its engine honours.
     """
 
     status: Literal["ok"] = "ok"
@@ -137,6 +138,9 @@ class WorkerHealth(BaseModel):
     store_id: str | None = None
     concurrency: int | None = None
     figures: DecodingFigures | None = None
+    parameters: list[str] | None = None
+    clones_voices: bool | None = None
+    max_text_chars: int | None = None
 
 
 class Drain(BaseModel):
@@ -225,7 +229,11 @@ class FleetStats(BaseModel):
 
 
 class BalancerHealth(BaseModel):
-    """The balancer's `GET /health`. `engine`, `model` and `device` are those of its ready workers."""
+    """The balancer's `GET /health`. `engine`, `model` and `device` are those of its ready workers.
+
+    `demo_voice` where any of them has it, `clones_voices` where all of them do, `parameters` that all of them honour,
+    `max_text_chars` the least of theirs. Null while no worker has told.
+    """
 
     status: Literal["ok"] = "ok"
     role: Literal["balancer"] = "balancer"
@@ -233,6 +241,10 @@ class BalancerHealth(BaseModel):
     engine: list[str]
     model: list[str]
     device: list[str]
+    demo_voice: bool
+    parameters: list[str] | None
+    clones_voices: bool | None
+    max_text_chars: int | None
     workers: int
     ready: int
     uptime_s: float

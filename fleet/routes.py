@@ -18,7 +18,8 @@ _SPEECH = re.compile(r"/v1/audio/speech|/synthesize(/stream)?|/generate|/tts|/em
 _SPEECH_BY_GET = "/tts-stream"
 
 _OPEN = re.compile(
-    r"/|/health|/ready|/v1/test|/v1/audio/(voices|models)|/docs|/openapi\.json|/static-offline-docs/[^/]+"
+    r"/|/ui(/.*)?|/health|/ready|/v1/test|/v1/audio/(voices|models)|/docs|/openapi\.json|/static-offline-docs/[^/]+",
+    re.DOTALL,
 )
 
 

@@ -47,6 +47,9 @@ async def health(worker: WorkerState) -> WorkerHealth:
         store_id=worker.library.store.store_id,
         concurrency=worker.settings.max_jobs if figures is None else min(worker.settings.max_jobs, figures.slots),
         figures=None if figures is None else DecodingFigures.model_validate(figures),
+        parameters=sorted(capabilities.parameters),
+        clones_voices=capabilities.clones_voices,
+        max_text_chars=worker.settings.max_text_chars,
     )
 
 

@@ -660,16 +660,27 @@ export interface components {
         /**
          * BalancerHealth
          * @description The balancer's `GET /health`. `engine`, `model` and `device` are those of its ready workers.
+         *
+         *     `demo_voice` where any of them has it; `parameters` that all of them honour, `clones_voices` where all of them do, and
+         *     the least of their `max_text_chars`: null while no worker has told.
          */
         BalancerHealth: {
+            /** Clones Voices */
+            clones_voices: boolean | null;
+            /** Demo Voice */
+            demo_voice: boolean;
             /** Device */
             device: string[];
             /** Engine */
             engine: string[];
+            /** Max Text Chars */
+            max_text_chars: number | null;
             /** Memory Bytes */
             memory_bytes: number;
             /** Model */
             model: string[];
+            /** Parameters */
+            parameters: string[] | null;
             /** Pid */
             pid: number;
             /** Ready */
@@ -1580,9 +1591,15 @@ export interface components {
          * @description A worker's `GET /health`. Seconds and bytes; `rtf` and `ttfa_s` are measured over the last syntheses, or null.
          *
          *     `concurrency` is how many requests it speaks at once; more would wait inside it. `figures` is null for an engine
-         *     that decodes no tokens. `store_id` is of the library of voices: workers of one fleet have the same.
+         *     that decodes no tokens. `store_id` is of the library of voices: workers of one fleet have the same. `parameters` are
+         *     those that its engine honours.
          */
         WorkerHealth: {
+            /**
+             * Clones Voices
+             * @default null
+             */
+            clones_voices?: boolean | null;
             /**
              * Concurrency
              * @default null
@@ -1598,12 +1615,22 @@ export interface components {
             figures?: components["schemas"]["DecodingFigures"] | null;
             /** Languages */
             languages: number;
+            /**
+             * Max Text Chars
+             * @default null
+             */
+            max_text_chars?: number | null;
             /** Memory Bytes */
             memory_bytes: number;
             /** Model */
             model: string;
             /** Name */
             name: string;
+            /**
+             * Parameters
+             * @default null
+             */
+            parameters?: string[] | null;
             /** Pid */
             pid: number;
             /** Queued Jobs */
