@@ -25,7 +25,7 @@ from balancer.live import LiveStats
 from balancer.members import Members
 from balancer.metrics import BalancerMetrics
 from balancer.models import Models
-from balancer.page import Page
+from balancer.page import BUILT, Page
 from balancer.policy import POLICIES
 from balancer.pool import WorkerPool
 from balancer.proxy import Proxy
@@ -66,7 +66,7 @@ def make_app(settings: BalancerSettings, access: Access, stopping: asyncio.Event
     administration = Administration(pool, members)
     models = Models(pool)
     own = OwnRoutes(pool, admission, members, metrics, stopping)
-    page = Page(settings.page)
+    page = Page(settings.page or BUILT)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -15,6 +15,9 @@ from starlette.types import Receive, Scope, Send
 from fleet.errors import MethodNotAllowed, RouteNotFound
 from fleet.headers import header
 
+BUILT = Path(__file__).resolve().parent.parent / "webui" / "dist"
+"""Where `scripts/up` builds the page."""
+
 _PREFIX = "/ui/"
 _INDEX = "index.html"
 
@@ -45,14 +48,14 @@ installed, and says what is missing where it is not.</p>
 
 
 class Page:
-    """The ASGI endpoint of the page. `directory` is where it was built, or will be; none serves nothing.
+    """The ASGI endpoint of the page. `directory` is where it was built, or will be.
 
     Raises `RouteNotFound` and `MethodNotAllowed`.
     """
 
-    def __init__(self, directory: Path | None) -> None:
-        self._directory = directory
-        self._files = None if directory is None else _Files(directory=directory, check_dir=False)
+    def __init__(self, directory: Path) -> None:
+        self._index = directory / _INDEX
+        self._files = _Files(directory=directory, check_dir=False)
 
     def answers(self, scope: Scope) -> bool:
         """Whether a request is for the page: its files, or `/` where a browser asks, which takes HTML."""
@@ -69,10 +72,8 @@ class Page:
 
     async def _response(self, scope: Scope) -> Response:
         name = scope["path"].removeprefix(_PREFIX).lstrip("/") if scope["path"].startswith(_PREFIX) else ""
-        if not name and (self._directory is None or not (self._directory / _INDEX).is_file()):
+        if not name and not self._index.is_file():
             return HTMLResponse(_NOT_BUILT, headers={"cache-control": "no-store", "vary": "Accept"})
-        if self._files is None:
-            raise RouteNotFound(f"there is nothing at {scope['path']}")
         try:
             response = await self._files.get_response(name or _INDEX, scope)
         except HTTPException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import SettingsConfigDict
 
 from balancer.members import Named
@@ -26,13 +26,6 @@ def _words(value: str) -> list[str]:
 
 
 NONE = "none"
-
-BUILT_PAGE = Path(__file__).resolve().parent.parent / "webui" / "dist"
-"""Where `scripts/up` builds it."""
-
-
-def _page(value: object) -> object:
-    return value or None
 
 
 class BalancerSettings(ServingSettings):
@@ -83,8 +76,8 @@ class BalancerSettings(ServingSettings):
     upload_timeout_s: float = Field(300, gt=0, description="Seconds such a body may take to arrive.")
     body_timeout_s: float = Field(30, gt=0, description="Seconds a request's body may take to arrive.")
     shutdown_timeout_s: int = Field(10, ge=0, description="Seconds requests in flight get to finish at the end.")
-    page: Annotated[Path | None, BeforeValidator(_page)] = Field(
-        BUILT_PAGE, description="Directory of the built web page; empty serves none."
+    page: Path | None = Field(
+        None, description="Directory of the built web page; none is `webui/dist` beside the programs."
     )
     log_level: LogLevel = Field("info", description="`debug`, `info`, `warning` or `error`.")
 

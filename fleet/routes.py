@@ -13,7 +13,7 @@ DRAIN_PATH = "/draining"
 """Of a worker; the balancer passes nothing on to it."""
 
 _ADMINISTRATION = re.compile(r"/workers(/.*)?|/draining", re.DOTALL)
-_UPLOAD = re.compile(r"/voices|/emotions/[^/]+/voices")
+_UPLOAD = re.compile(r"/encode|/voices|/emotions/[^/]+/voices")
 _SPEECH = re.compile(r"/v1/audio/speech|/synthesize(/stream)?|/generate|/tts|/emotions/[^/]+/test")
 _SPEECH_BY_GET = "/tts-stream"
 
@@ -24,7 +24,7 @@ _OPEN = re.compile(
 
 
 def is_upload(scope: Mapping[str, Any]) -> bool:
-    """Whether a request carries recordings: what may be larger, and take longer to arrive, than any other."""
+    """Whether a request carries sound: what may be larger, and take longer to arrive, than any other."""
     return scope["method"] == "POST" and _UPLOAD.fullmatch(scope["path"]) is not None
 
 

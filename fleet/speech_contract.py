@@ -119,6 +119,24 @@ class SpeechAudioDelta(BaseModel):
     audio: str
 
 
+class SpeechSegments(BaseModel):
+    """The pieces of the text that are spoken one by one, in order; before any sound. Not on OpenAI's route."""
+
+    type: Literal["speech.segments"] = "speech.segments"
+    segments: list[str]
+
+
+class SpeechSegmentDone(BaseModel):
+    """Segment `index`, from 0, is over: it ends at `audio_s` seconds of the sound, with the pause behind it.
+
+    Not on OpenAI's route.
+    """
+
+    type: Literal["speech.segment.done"] = "speech.segment.done"
+    index: int
+    audio_s: float
+
+
 class SpeechUsage(BaseModel):
     """`input_tokens` are the text's characters, `output_tokens` 40 ms each of the sound that is sent."""
 

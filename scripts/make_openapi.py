@@ -16,7 +16,7 @@ import fleet
 from fleet.contract import BalancerHealth, FleetStats, WorkerState
 from fleet.library_contract import LibraryEvent
 from fleet.speech_contract import SpeechAudioDelta, SpeechAudioDone
-from workers.api import emotions, events, generation, listings, speech, system, voices
+from workers.api import emotions, encode, events, generation, listings, speech, system, voices
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "webui" / "openapi.json"
 
@@ -30,7 +30,7 @@ _WORKER = {"name": "worker", "in": "path", "required": True, "schema": {"type": 
 def document() -> dict[str, Any]:
     """The workers' routes that a page asks, and the balancer's own."""
     api = FastAPI(title="Chatterbox Fleet", version=fleet.__version__)
-    for module in (speech, generation, events, voices, emotions, listings, system):
+    for module in (speech, generation, encode, events, voices, emotions, listings, system):
         api.include_router(module.router)
     found = api.openapi()
     _, models = models_json_schema([(model, "serialization") for model in _BESIDE], ref_template=_PLACE)

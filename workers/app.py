@@ -23,11 +23,24 @@ from fleet.errors import FleetError, InternalError, RouteNotFound
 from fleet.notify import told
 from fleet.sockets import SocketEdge
 from fleet.tracing import traced
-from workers.api import drain, emotions, events, generation, listings, sillytavern, speech, stream, system, voices
+from workers.api import (
+    drain,
+    emotions,
+    encode,
+    events,
+    generation,
+    listings,
+    sillytavern,
+    speech,
+    stream,
+    system,
+    voices,
+)
 from workers.api.bodies import JSON_IN_UTF8
 from workers.api.errors import from_http, from_validation
 from workers.api.methods import HeadAsGet
 from workers.api.state import Worker
+from workers.encoding import Encoding
 from workers.engine.base import Engine
 from workers.guard import EngineGuard
 from workers.housekeeping import keep_house
@@ -89,10 +102,11 @@ def make_app(
         uploads=Uploads(library.artifacts, max_bytes=settings.max_voice_size),
         metrics=metrics,
         synthesis=Synthesis(engine, library, metrics, readiness),
+        encoding=Encoding(),
         readiness=readiness,
     )
     # The stream of events before the voices, one of whose routes would take "events" for an id.
-    for module in (speech, stream, generation, events, voices, emotions, listings, sillytavern, system, drain):
+    for module in (speech, stream, generation, encode, events, voices, emotions, listings, sillytavern, system, drain):
         router = module.router
         api.include_router(router)
     api.router.default = _nothing_there

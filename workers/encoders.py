@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Protocol, cast
+from typing import IO, Protocol, cast
 
 import av
 import av.container
@@ -33,7 +33,10 @@ def encoder_for(audio_format: AudioFormat) -> Encoder:
     return ContainerEncoder(_RECIPES[audio_format])
 
 
-def to_int16(samples: Samples) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+Int16 = np.ndarray[tuple[int], np.dtype[np.int16]]
+
+
+def to_int16(samples: Samples) -> Int16:
     """Samples within ±1 as 16-bit integers; what lies outside is clipped."""
     return np.clip(np.rint(samples * 32767), -32768, 32767).astype("<i2")
 
@@ -50,20 +53,23 @@ class PcmEncoder:
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """An FFmpeg muxer and encoder. `bit_rate` in bit/s, 0 for lossless."""
+    """An FFmpeg muxer, with options for streams and for files, and encoder. `bit_rate` in bit/s, 0 for lossless."""
 
     muxer: str
     codec: str
     sample_format: str
     bit_rate: int
     options: dict[str, str]
+    of_files: dict[str, str] = field(default_factory=dict)
 
+
+_NO_TAGS = {"id3v2_version": "0"}
 
 _RECIPES = {
     AudioFormat.wav: _Recipe("wav", "pcm_s16le", "s16", 0, {}),
     AudioFormat.flac: _Recipe("flac", "flac", "s16", 0, {}),
     # The length is not known when an MP3 stream begins, so a Xing frame that promises one would be wrong.
-    AudioFormat.mp3: _Recipe("mp3", "libmp3lame", "s16p", 96_000, {"write_xing": "0", "id3v2_version": "0"}),
+    AudioFormat.mp3: _Recipe("mp3", "libmp3lame", "s16p", 96_000, {"write_xing": "0", **_NO_TAGS}, _NO_TAGS),
     AudioFormat.aac: _Recipe("adts", "aac", "fltp", 96_000, {}),
     # Ogg's default page holds a second of sound before it is sent; 60 ms (in microseconds) keeps the first byte early.
     AudioFormat.opus: _Recipe("ogg", "libopus", "s16", 48_000, {"page_duration": "60000"}),
@@ -75,9 +81,35 @@ class ContainerEncoder:
 
     def __init__(self, recipe: _Recipe) -> None:
         self._sink = _Sink()
+        self._muxer = _Muxer(recipe, self._sink, recipe.options)
+
+    def encode(self, samples: Samples) -> bytes:
+        self._muxer.add(to_int16(samples))
+        return self._sink.take()
+
+    def finish(self) -> bytes:
+        self._muxer.finish()
+        return self._sink.take()
+
+
+class FileEncoder:
+    """The same formats written to a file, whose header then says how long it is."""
+
+    def __init__(self, audio_format: AudioFormat, file: IO[bytes]) -> None:
+        self._muxer = _Muxer(_RECIPES[audio_format], file, _RECIPES[audio_format].of_files)
+
+    def encode(self, samples: Int16) -> None:
+        self._muxer.add(samples)
+
+    def finish(self) -> None:
+        self._muxer.finish()
+
+
+class _Muxer:
+    def __init__(self, recipe: _Recipe, sink: _Sink | IO[bytes], options: dict[str, str]) -> None:
         # Bit-exact: without it Ogg draws its stream's serial number by lot.
-        options = {"flush_packets": "1", "fflags": "+bitexact", **recipe.options}
-        container = av.open(self._sink, "w", format=recipe.muxer, options=options)
+        options = {"flush_packets": "1", "fflags": "+bitexact", **options}
+        container = av.open(sink, "w", format=recipe.muxer, options=options)
         self._container = container
         self._stream = cast(AudioStream, self._container.add_stream(recipe.codec, rate=SAMPLE_RATE))
         self._stream.codec_context.layout = "mono"
@@ -86,19 +118,17 @@ class ContainerEncoder:
             self._stream.bit_rate = recipe.bit_rate
         self._position = 0
 
-    def encode(self, samples: Samples) -> bytes:
-        frame = av.AudioFrame.from_ndarray(to_int16(samples)[np.newaxis, :], format="s16", layout="mono")
+    def add(self, samples: Int16) -> None:
+        frame = av.AudioFrame.from_ndarray(samples[np.newaxis, :], format="s16", layout="mono")
         frame.sample_rate = SAMPLE_RATE
         frame.time_base = Fraction(1, SAMPLE_RATE)
         frame.pts = self._position
         self._position += len(samples)
         self._container.mux(self._stream.encode(frame))
-        return self._sink.take()
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         self._container.mux(self._stream.encode(None))
         self._container.close()
-        return self._sink.take()
 
 
 class _Sink:

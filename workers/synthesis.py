@@ -7,11 +7,11 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet.contract import SAMPLE_RATE
 from fleet.errors import EngineLost, FleetError, InternalError, NothingToSpeak
-from workers.engine.base import Engine, Job, Sound
+from workers.engine.base import Conditionals, Engine, Job, Pause, Sound
 from workers.metrics import WorkerMetrics
 from workers.readiness import ReadinessCheck
 from workers.resolution import Speech
@@ -22,12 +22,13 @@ from workers.voices.library import Library
 @dataclass(slots=True)
 class Measured:
     """Seconds: of the engine's own sound, of what is sent of it at the tempo that was asked for, and of the time that
-    was taken without what a slow reader took.
+    was taken without what a slow reader took. `segment_ends` says of each segment that is over how much had been sent.
     """
 
     audio_s: float = 0.0
     sent_s: float = 0.0
     busy_s: float = 0.0
+    segment_ends: list[float] = field(default_factory=list)
 
 
 class Synthesis:
@@ -54,12 +55,18 @@ class Synthesis:
                 began_at = time.monotonic()
                 piece = await asyncio.to_thread(track.add, samples)
                 measured.busy_s += time.monotonic() - began_at
+                if isinstance(samples, Pause):
+                    measured.segment_ends += [track.audio_s] * (samples.done - len(measured.segment_ends))
                 if piece:
                     yield piece
         if track is not None:
             if piece := await asyncio.to_thread(track.finish):
                 yield piece
             measured.sent_s = track.audio_s
+
+    def segments(self, speech: Speech) -> list[str]:
+        """The pieces of the text that are spoken one by one, in order."""
+        return self._engine.segments(self._job(speech, None))
 
     async def sound(self, speech: Speech, measured: Measured) -> AsyncGenerator[Sound, None]:
         """The engine's sound as it is made, counted; closing the generator cancels the job.
@@ -90,15 +97,7 @@ class Synthesis:
 
     async def _spoken(self, speech: Speech, measured: Measured) -> AsyncGenerator[Sound, None]:
         since = started_at = time.monotonic()
-        conditionals = await self._library.conditionals(speech.voice)
-        job = Job(
-            id=uuid.uuid4().hex,
-            text=speech.text,
-            voice=speech.voice.id if speech.voice.builtin else self._engine.capabilities.voices[0].id,
-            language=speech.language,
-            conditionals=conditionals,
-            parameters=speech.parameters,
-        )
+        job = self._job(speech, await self._library.conditionals(speech.voice))
         async with aclosing(self._engine.submit(job)) as sound:
             async for samples in sound:
                 if not measured.audio_s:
@@ -109,3 +108,13 @@ class Synthesis:
                 yield samples
                 since = time.monotonic()
         self._metrics.finished(measured.busy_s, measured.audio_s)
+
+    def _job(self, speech: Speech, conditionals: Conditionals | None) -> Job:
+        return Job(
+            id=uuid.uuid4().hex,
+            text=speech.text,
+            voice=speech.voice.id if speech.voice.builtin else self._engine.capabilities.voices[0].id,
+            language=speech.language,
+            conditionals=conditionals,
+            parameters=speech.parameters,
+        )

@@ -30,7 +30,9 @@ STREAM: dict[int | str, dict[str, Any]] = {
     **SOUND,
     200: {
         "description": "The sound, as it is made: bare, or as the events `speech.audio.delta` (`audio`, in base64) and"
-        " `speech.audio.done` (`usage`); what fails after the first of them is an `error` event with an ErrorBody.",
+        " `speech.audio.done` (`usage`), on `/synthesize/stream` also `speech.segments` (`segments`, the pieces of the"
+        " text) and `speech.segment.done` (`index`, `audio_s`); what"
+        " fails after the first of them is an `error` event with an ErrorBody.",
         "content": {**SOUND[200]["content"], EVENT_STREAM: {"schema": {"type": "string"}}},
     },
 }
@@ -50,8 +52,8 @@ async def synthesize(body: SynthesisRequest, request: Request, worker: WorkerSta
 
 @router.post("/synthesize/stream", status_code=200, response_class=AudioResponse, responses=STREAM)
 async def synthesize_stream(body: StreamRequest, request: Request, worker: WorkerState) -> Response:
-    """Speak a text as server-sent events, or as bare sound."""
-    return _streamed(await resolved(body, request, worker), worker, body.stream_format)
+    """Speak a text as server-sent events, which tell the segments of the text too, or as bare sound."""
+    return _streamed(await resolved(body, request, worker), worker, body.stream_format, with_segments=True)
 
 
 async def resolved(body: SpeechRequest | SynthesisRequest, request: Request, worker: Worker) -> Speech:
@@ -73,12 +75,15 @@ def speak(speech: Speech, worker: Worker) -> AudioResponse:
     return AudioResponse(worker.synthesis.audio(speech), media_type=speech.audio_format.media_type, headers=headers)
 
 
-def _streamed(speech: Speech, worker: Worker, stream_format: StreamFormat) -> Response:
+def _streamed(speech: Speech, worker: Worker, stream_format: StreamFormat, *, with_segments: bool = False) -> Response:
     if stream_format == "audio":
         return speak(speech, worker)
     measured = Measured()
     pieces = worker.synthesis.audio(speech, measured)
-    return SpeechEventsResponse(pieces, measured, chars=len(speech.text), headers=_told(speech, worker))
+    segments = worker.synthesis.segments(speech) if with_segments else ()
+    return SpeechEventsResponse(
+        pieces, measured, chars=len(speech.text), headers=_told(speech, worker), segments=segments
+    )
 
 
 def _told(speech: Speech, worker: Worker) -> dict[str, str]:

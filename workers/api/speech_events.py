@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 
 from starlette.responses import Response
@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from fleet.asgi import while_client_stays
 from fleet.errors import FleetError, InternalError
-from fleet.speech_contract import SpeechAudioDelta, SpeechAudioDone, usage_of
+from fleet.speech_contract import SpeechAudioDelta, SpeechAudioDone, SpeechSegmentDone, SpeechSegments, usage_of
 from fleet.sse import error_event, event
 from workers.synthesis import Measured
 
@@ -22,16 +22,24 @@ class SpeechEventsResponse(Response):
     """Waits for the first piece before it sends a header, so a synthesis that fails at once gets an honest status.
 
     A later failure is an `error` event, and no `speech.audio.done` follows it. Whenever the caller leaves, `pieces` is
-    closed, which cancels the synthesis; `measured` must be filled in at their end.
+    closed, which cancels the synthesis; `measured` must be filled in as they come. Where there are `segments`, they are
+    told, and each when it is over.
     """
 
     def __init__(
-        self, pieces: AsyncGenerator[bytes, None], measured: Measured, *, chars: int, headers: Mapping[str, str]
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        measured: Measured,
+        *,
+        chars: int,
+        headers: Mapping[str, str],
+        segments: Sequence[str] = (),
     ) -> None:
         unbuffered = {"cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__(media_type=EVENT_STREAM, headers={**headers, **unbuffered})
         del self.headers["content-length"]
         self._pieces, self._measured, self._chars = pieces, measured, chars
+        self._segments, self._ended = segments, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await while_client_stays(receive, self._stream(scope, send))
@@ -44,10 +52,18 @@ class SpeechEventsResponse(Response):
             piece = await anext(pieces, b"")
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
+                if self._segments:
+                    told = SpeechSegments(segments=list(self._segments))
+                    await tell(event(told.type, told.model_dump_json()))
                 while piece:
                     delta = SpeechAudioDelta(audio=base64.b64encode(piece).decode())
                     await tell(event(delta.type, delta.model_dump_json()))
+                    for ended in self._newly_ended():
+                        await tell(ended)
                     piece = await anext(pieces, b"")
+                self._measured.segment_ends += [self._measured.sent_s] * len(self._segments)
+                for ended in self._newly_ended():
+                    await tell(ended)
                 done = SpeechAudioDone(usage=usage_of(self._chars, self._measured.sent_s))
                 await tell(event(done.type, done.model_dump_json()))
             except FleetError as error:
@@ -57,3 +73,11 @@ class SpeechEventsResponse(Response):
                 await tell(error_event(InternalError("the server met an error of its own; its log says more"), scope))
                 raise
             await send({"type": "http.response.body", "body": b""})
+
+    def _newly_ended(self) -> Iterator[bytes]:
+        """An event for each segment that is over and has not been told so."""
+        ends = self._measured.segment_ends[: len(self._segments)]
+        for index in range(self._ended, len(ends)):
+            done = SpeechSegmentDone(index=index, audio_s=round(ends[index], 3))
+            yield event(done.type, done.model_dump_json())
+        self._ended = len(ends)

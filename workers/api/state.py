@@ -7,6 +7,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from workers.encoding import Encoding
 from workers.engine.base import Engine
 from workers.metrics import WorkerMetrics
 from workers.outputs import Outputs
@@ -26,6 +27,7 @@ class Worker:
     uploads: Uploads
     metrics: WorkerMetrics
     synthesis: Synthesis
+    encoding: Encoding
     readiness: ReadinessCheck
 
 

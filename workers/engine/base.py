@@ -17,9 +17,13 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A segment of a text has ended, and so many seconds of silence follow it."""
+    """A segment of a text has ended, and so many seconds of silence follow it.
+
+    `done` counts the segments that are over by now.
+    """
 
     seconds: float
+    done: int = 0
 
     def __len__(self) -> int:
         """Samples, as of sound."""
@@ -182,6 +186,10 @@ class Engine(Protocol):
 
     def unpack(self, packed: bytes) -> Conditionals:
         """What `pack` was given. Raises `InvalidValue` for bytes that are damaged or of another kind."""
+        ...
+
+    def segments(self, job: Job) -> list[str]:
+        """The pieces of the job's text that are spoken one by one, in order; what is no more than a pause is none."""
         ...
 
     def submit(self, job: Job) -> AsyncGenerator[Sound, None]:

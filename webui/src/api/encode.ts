@@ -14,7 +14,7 @@ export async function fileOf(samples: Int16Array, format: AudioFormat): Promise<
         params: { query: { format } },
         headers: { "Content-Type": "audio/pcm" },
         body: raw,
-        bodySerializer: (body: Blob) => body,
+        bodySerializer: (body: unknown) => body as Blob,
         parseAs: "blob",
       } as never,
     ) as Promise<{ data?: Blob }>,

@@ -116,6 +116,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/encode": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Encode
+         * @description Encode sound that was answered as `pcm`, as a whole file whose header says how long it is.
+         */
+        post: operations["encode_encode_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/generate": {
         parameters: {
             query?: never;
@@ -315,7 +335,7 @@ export interface paths {
         put?: never;
         /**
          * Synthesize Stream
-         * @description Speak a text as server-sent events, or as bare sound.
+         * @description Speak a text as server-sent events, which tell the segments of the text too, or as bare sound.
          */
         post: operations["synthesize_stream_synthesize_stream_post"];
         delete?: never;
@@ -661,8 +681,8 @@ export interface components {
          * BalancerHealth
          * @description The balancer's `GET /health`. `engine`, `model` and `device` are those of its ready workers.
          *
-         *     `demo_voice` where any of them has it; `parameters` that all of them honour, `clones_voices` where all of them do, and
-         *     the least of their `max_text_chars`: null while no worker has told.
+         *     `demo_voice` where any of them has it, `clones_voices` where all of them do, `parameters` that all of them honour,
+         *     `max_text_chars` the least of theirs. Null while no worker has told.
          */
         BalancerHealth: {
             /** Clones Voices */
@@ -2082,6 +2102,57 @@ export interface operations {
             };
         };
     };
+    encode_encode_post: {
+        parameters: {
+            query: {
+                /** @description What to encode it as. */
+                format: components["schemas"]["AudioFormat"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Signed 16-bit little-endian samples, mono, 24 kHz: what `pcm` answers hold. */
+        requestBody: {
+            content: {
+                "audio/pcm": string;
+            };
+        };
+        responses: {
+            /** @description The sound, as it is made. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "audio/aac": string;
+                    "audio/flac": string;
+                    "audio/mpeg": string;
+                    "audio/ogg": string;
+                    "audio/pcm": string;
+                    "audio/wav": string;
+                };
+            };
+            /** @description The request is at fault; `param` names the field. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The service is at fault. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     generate_generate_post: {
         parameters: {
             query?: never;
@@ -2292,7 +2363,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The sound, as it is made: bare, or as the events `speech.audio.delta` (`audio`, in base64) and `speech.audio.done` (`usage`); what fails after the first of them is an `error` event with an ErrorBody. */
+            /** @description The sound, as it is made: bare, or as the events `speech.audio.delta` (`audio`, in base64) and `speech.audio.done` (`usage`), on `/synthesize/stream` also `speech.segments` (`segments`, the pieces of the text) and `speech.segment.done` (`index`, `audio_s`); what fails after the first of them is an `error` event with an ErrorBody. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2360,7 +2431,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The sound, as it is made: bare, or as the events `speech.audio.delta` (`audio`, in base64) and `speech.audio.done` (`usage`); what fails after the first of them is an `error` event with an ErrorBody. */
+            /** @description The sound, as it is made: bare, or as the events `speech.audio.delta` (`audio`, in base64) and `speech.audio.done` (`usage`), on `/synthesize/stream` also `speech.segments` (`segments`, the pieces of the text) and `speech.segment.done` (`index`, `audio_s`); what fails after the first of them is an `error` event with an ErrorBody. */
             200: {
                 headers: {
                     [name: string]: unknown;

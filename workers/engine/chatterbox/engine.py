@@ -127,6 +127,10 @@ class ChatterboxEngine:
     def unpack(self, packed: bytes) -> VoiceConditionals:
         return self._model.conditionals.unpack(packed)
 
+    def segments(self, job: Job) -> list[str]:
+        found = segments_of(speakable(job.text), language=LANGUAGE)
+        return [segment.text for segment in found if segment.text]
+
     async def submit(self, job: Job) -> AsyncGenerator[Sound, None]:
         outbox = Outbox(chunk_limit=_CHUNK_LIMIT, on_read=self._wake)
         speech = self.start(job, outbox)

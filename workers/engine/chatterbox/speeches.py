@@ -147,5 +147,6 @@ class Speech:
     def _pause(self) -> None:
         if self.pause_s:
             self.heard_until += self.pause_s
-            self.sink.put(Pause(self.pause_s))
+            done = sum(bool(segment.text) for segment in self.segments[: self.current])
+            self.sink.put(Pause(self.pause_s, done))
             self.pause_s = 0.0

@@ -104,6 +104,9 @@ class EspeakEngine:
     def unpack(self, packed: bytes) -> Conditionals:
         return speakers.unpack(packed)
 
+    def segments(self, job: Job) -> list[str]:
+        return [turn.text for turn in self._turns(job) if isinstance(turn, Turn)]
+
     async def submit(self, job: Job) -> AsyncGenerator[Sound, None]:
         outbox = Outbox(chunk_limit=_CHUNK_LIMIT, on_read=self._wake)
         speech = _Speech(job, self._turns(job), self._process.sample_rate, outbox)
@@ -135,10 +138,12 @@ class EspeakEngine:
         name = self._process.voice_of[language]
         exaggeration = job.parameters.exaggeration
         turns: deque[Turn | Pause] = deque()
+        done = 0
         for passage in passages(speakable(job.text)):
             for index, segment in enumerate(split(passage.text, language=language, limit=_SEGMENT_CHARS)):
                 if index:
-                    turns.append(Pause(SENTENCE_PAUSE_S))
+                    turns.append(Pause(SENTENCE_PAUSE_S, done))
+                done += 1
                 turns.append(
                     Turn(
                         text=segment,
@@ -149,7 +154,7 @@ class EspeakEngine:
                     )
                 )
             if passage.pause_s:
-                turns.append(Pause(passage.pause_s))
+                turns.append(Pause(passage.pause_s, done))
         return turns
 
     def _admit(self, speech: _Speech) -> None:
