@@ -36,7 +36,7 @@ def document() -> dict[str, Any]:
     _, models = models_json_schema([(model, "serialization") for model in _BESIDE], ref_template=_PLACE)
     found["components"]["schemas"].update(models["$defs"])
     found["paths"]["/health"]["get"] = _operation("BalancerHealth")
-    found["paths"]["/stats"] = {"get": _operation("FleetStats")}
+    found["paths"]["/stats"] = found["paths"]["/stats/events"] = {"get": _operation("FleetStats")}
     for action in ("drain", "resume"):
         found["paths"][f"/workers/{{worker}}/{action}"] = {
             "post": {**_operation("WorkerState"), "parameters": [_WORKER]}

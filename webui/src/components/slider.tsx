@@ -1,5 +1,5 @@
 // A value on a scale: dragged, stepped with the keyboard, or typed; set here, or inherited from elsewhere.
-import { useEffect, useId, useState } from "react"
+import { type CSSProperties, useEffect, useId, useState } from "react"
 import { within } from "~/stores/parameters"
 import { IconButton } from "./buttons"
 
@@ -43,6 +43,7 @@ export function Slider({
   const id = useId()
   const place = scale === "log" ? Math.log : (x: number) => x
   const back = scale === "log" ? Math.exp : (x: number) => x
+  const shown = Math.max(from, Math.min(to, value))
   const rounded = (x: number) => Number((Math.round(x / step) * step).toFixed(4))
   return (
     <div className={`flex flex-col ${disabled ? "opacity-60" : ""}`}>
@@ -70,11 +71,17 @@ export function Slider({
       <input
         id={id}
         type="range"
-        className={`h-6 w-full ${isSet ? "" : "accent-line-strong!"}`}
+        className="h-6 w-full"
+        style={
+          {
+            "--fill": `${(100 * (place(shown) - place(from))) / (place(to) - place(from))}%`,
+            ...(!isSet && { "--thumb": "var(--line-strong)" }),
+          } as CSSProperties
+        }
         min={place(from)}
         max={place(to)}
         step={scale === "log" ? (place(to) - place(from)) / 200 : step}
-        value={place(Math.max(from, Math.min(to, value)))}
+        value={place(shown)}
         aria-valuetext={`${value}, ${said}`}
         aria-describedby={`${id}-said`}
         disabled={disabled}

@@ -16,14 +16,16 @@ export function SpeakScreen() {
     if (!useTakes.getState().takes.some(({ state }) => state !== "arriving")) void useTakes.getState().load()
   }, [])
   return (
-    <div className="grid gap-6 xl:grid-cols-[minmax(0,1fr)_24rem] 2xl:grid-cols-[minmax(0,1fr)_28rem]">
+    <div className="grid items-start gap-6 xl:grid-cols-[minmax(0,1fr)_24rem] xl:grid-rows-[auto_1fr] 2xl:grid-cols-[minmax(0,1fr)_28rem]">
       <h1 className="sr-only">Speak</h1>
       <div className="flex min-w-0 flex-col gap-6">
         <Editor />
         <PlayerPanel />
       </div>
-      <SettingsPanel />
-      <div className="min-w-0 xl:col-span-2">
+      <div className="min-w-0 xl:col-start-2 xl:row-span-2 xl:row-start-1">
+        <SettingsPanel />
+      </div>
+      <div className="min-w-0">
         <History />
       </div>
     </div>
