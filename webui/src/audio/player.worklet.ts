@@ -1,18 +1,12 @@
 // Plays one take on the audio thread, where nothing the page does can hold it up.
 import type { PlayerCommand, PlayerReport } from "./output"
 import { SampleQueue } from "./sampleQueue"
-
-// What AudioWorkletGlobalScope has (Web Audio API, 1.32); TypeScript's library for pages lacks it.
-declare abstract class AudioWorkletProcessor {
-  readonly port: MessagePort
-  abstract process(inputs: Float32Array[][], outputs: Float32Array[][]): boolean
-}
-declare function registerProcessor(name: string, processor: new () => AudioWorkletProcessor): void
+import { register, WorkletProcessor } from "./workletScope"
 
 /** Quanta of 128 samples between two reports: 43 ms. */
 const REPORT_EVERY = 8
 
-class TakePlayer extends AudioWorkletProcessor {
+class TakePlayer extends WorkletProcessor {
   private queue = new SampleQueue()
   /** The take before, which fades out under this one. */
   private leaving: SampleQueue | null = null
@@ -58,4 +52,4 @@ class TakePlayer extends AudioWorkletProcessor {
   }
 }
 
-registerProcessor("take-player", TakePlayer)
+register("take-player", TakePlayer)

@@ -9,7 +9,7 @@ export function ServerState() {
   return (
     <div className="flex items-center gap-2 text-sm lg:flex-col lg:items-start">
       <p className="flex items-center gap-2">
-        <span className={`size-2.5 rounded-full ${colour}`} aria-hidden="true" />
+        <span className={`size-2.5 shrink-0 rounded-full ${colour}`} aria-hidden="true" />
         {words(status, ready, health)}
       </p>
       {health && status === "up" && (

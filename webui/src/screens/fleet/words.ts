@@ -23,6 +23,9 @@ export function span(seconds: number): string {
   return `${Math.floor(seconds / 86_400)} d ${Math.floor((seconds % 86_400) / 3600)} h`
 }
 
+export const shortSpan = (seconds: number) =>
+  seconds < 1 ? `${(seconds * 1000).toPrecision(2)} ms` : `${seconds.toFixed(2)} s`
+
 export const count = (value: number) => value.toLocaleString()
 export const ratio = (value: number) => (value >= 10 ? value.toFixed(1) : value.toFixed(3))
 export const perSecond = (value: number) => `${value.toFixed(1)}/s`

@@ -16,7 +16,7 @@ export function StateBadge({ worker }: { worker: WorkerStats }) {
   return (
     <div>
       <p className="flex items-center gap-2 font-medium">
-        <span className={`size-2.5 rounded-full ${TONES[tone]}`} aria-hidden="true" />
+        <span className={`size-2.5 shrink-0 rounded-full ${TONES[tone]}`} aria-hidden="true" />
         {name}
         <span className="text-sm font-normal text-soft">for {span(worker.since_s)}</span>
       </p>
@@ -74,7 +74,7 @@ export function WorkerCharts({ worker }: { worker: WorkerStats }) {
   const series = useFleet(({ series }) => series)
   const points = (what: string) => series[`${worker.name} ${what}`] ?? NOTHING
   return (
-    <div className="grid grid-cols-2 gap-4 xl:grid-cols-4">
+    <div className="grid grid-cols-2 gap-4 min-[104rem]:grid-cols-4">
       <Sparkline name="In flight" points={points("in flight")} say={count} />
       <Sparkline name="Real-time factor" points={points("rtf")} say={ratio} />
       <Sparkline name="Decode steps" points={points("steps")} say={perSecond} />

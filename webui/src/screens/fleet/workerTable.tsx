@@ -2,7 +2,7 @@
 import type { ReactNode } from "react"
 import type { WorkerStats } from "~/api/types"
 import { slotsOf } from "~/stores/fleet"
-import { bytes, count, ratio, span, whyUntold } from "./words"
+import { bytes, count, ratio, shortSpan, span, whyUntold } from "./words"
 import { DrainButton, StateBadge, WorkerCharts } from "./workerCard"
 
 interface Column {
@@ -61,7 +61,7 @@ const COLUMNS: Column[] = [
   {
     name: "TTFA",
     meaning: "Time to the first sound",
-    of: (worker) => (worker.health?.ttfa_s == null ? untold(worker) : `${worker.health.ttfa_s.toFixed(2)} s`),
+    of: (worker) => (worker.health?.ttfa_s == null ? untold(worker) : shortSpan(worker.health.ttfa_s)),
   },
   {
     name: "Requests",
@@ -83,7 +83,7 @@ const COLUMNS: Column[] = [
 export function WorkerTable({ workers }: { workers: readonly WorkerStats[] }) {
   return (
     <>
-      <div className="hidden overflow-x-auto rounded-2xl border border-line bg-surface min-[72rem]:block">
+      <div className="relative hidden overflow-x-auto rounded-2xl border border-line bg-surface min-[104rem]:block">
         <table className="w-full text-left">
           <caption className="sr-only">The workers and their figures</caption>
           <thead className="text-sm text-soft">
@@ -111,7 +111,7 @@ export function WorkerTable({ workers }: { workers: readonly WorkerStats[] }) {
           </tbody>
         </table>
       </div>
-      <ul className="grid gap-4 min-[72rem]:hidden">
+      <ul className="grid gap-4 xl:grid-cols-2 min-[104rem]:hidden">
         {workers.map((worker) => (
           <li key={worker.name} className="flex flex-col gap-4 rounded-2xl border border-line bg-surface p-4">
             <div className="flex flex-wrap items-start justify-between gap-3">
