@@ -1,7 +1,7 @@
 // Voices and emotion profiles: reading all of them, changing one, hearing of changes.
 import { api, bodyOf, versioned } from "./http"
 import { eventsOf } from "./sse"
-import type { Emotion, EmotionProfile, LibraryEvent, Voice, VoiceChanges } from "./types"
+import type { Emotion, EmotionProfile, LibraryEvent, SpeakingDefaults, Voice, VoiceChanges } from "./types"
 
 const PAGE = 1000
 
@@ -91,14 +91,21 @@ export async function testEmotion(id: string, text?: string, voice?: string): Pr
   )
 }
 
-/** A sentence spoken with a voice, whole, as a WAV file. */
-export async function spokenSentence(text: string, voice: string): Promise<Blob> {
-  return await bodyOf(
-    api.POST("/synthesize", { body: { text, voice, format: "wav" }, parseAs: "blob" } as never) as Promise<{
-      data?: Blob
-    }>,
-  )
+/** A voice made of a recording, as the last one of a profile. */
+export async function addVoiceTo(emotion: string, file: File): Promise<Voice> {
+  const form = new FormData()
+  form.append("file", file, file.name)
+  const params = emotionAt(emotion)
+  return (await bodyOf(api.POST("/emotions/{emotion_id}/voices", { params, body: form as never }))) as Voice
 }
+
+/** A sentence spoken whole, as a WAV file; with the default voice where none is named. */
+export async function spokenWith(text: string, voice?: string, parameters: SpeakingDefaults = {}): Promise<Blob> {
+  const body = { text, format: "wav" as const, ...(voice && { voice }), ...parameters }
+  return await bodyOf(api.POST("/synthesize", { body, parseAs: "blob" }) as Promise<{ data?: Blob }>)
+}
+
+export const spokenSentence = (text: string, voice: string) => spokenWith(text, voice)
 
 /** Changes of the library as they happen, until the connection ends. */
 export async function* libraryEvents(signal: AbortSignal): AsyncGenerator<LibraryEvent> {

@@ -1,0 +1,83 @@
+// Two versions of one profile, field by field; of each field one is kept.
+import { useState } from "react"
+import { Button } from "~/components/buttons"
+import { useLibrary } from "~/stores/library"
+import { differing, FIELDS, merged, type Profile, said, same } from "./profiles"
+
+interface ConflictProps {
+  mine: Profile
+  theirs: Profile
+  busy: boolean
+  onSave: (profile: Profile) => void
+  onTheirs: () => void
+}
+
+export function Conflict({ mine, theirs, busy, onSave, onTheirs }: ConflictProps) {
+  const voices = useLibrary(({ voices }) => voices)
+  const [keepMine, setKeepMine] = useState<ReadonlySet<keyof Profile>>(() => new Set(differing(mine, theirs)))
+  const choose = (name: keyof Profile, isMine: boolean) =>
+    setKeepMine((now) => new Set(isMine ? [...now, name] : [...now].filter((other) => other !== name)))
+
+  return (
+    <div className="flex flex-col gap-4">
+      <p className="text-sm text-soft">
+        While you were editing, this profile was changed elsewhere. Choose of each field that differs which to keep.
+      </p>
+      <table className="w-full table-fixed text-left text-sm">
+        <caption className="sr-only">Both versions, field by field</caption>
+        <thead className="text-soft">
+          <tr>
+            <th scope="col" className="w-32 py-1 font-normal">
+              Field
+            </th>
+            <th scope="col" className="py-1 font-normal">
+              Yours
+            </th>
+            <th scope="col" className="py-1 font-normal">
+              Theirs
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {FIELDS.filter(({ name }) => !same(mine[name], theirs[name]) || name === "name").map(({ name, label }) => {
+            const differs = !same(mine[name], theirs[name])
+            return (
+              <tr key={name} className={differs ? "bg-warn-wash" : "text-soft"}>
+                <th scope="row" className="px-2 py-1.5 font-normal">
+                  {label}
+                </th>
+                {[true, false].map((isMine) => (
+                  <td key={String(isMine)} className="px-2 py-1.5 align-top break-words">
+                    {differs ? (
+                      <label className="flex items-start gap-2">
+                        <input
+                          type="radio"
+                          className="mt-1 accent-accent"
+                          name={`keep-${name}`}
+                          checked={keepMine.has(name) === isMine}
+                          onChange={() => choose(name, isMine)}
+                        />
+                        <span>
+                          <span className="sr-only">{`${label}, ${isMine ? "yours" : "theirs"}: `}</span>
+                          {said(isMine ? mine : theirs, name, voices)}
+                        </span>
+                      </label>
+                    ) : (
+                      said(mine, name, voices)
+                    )}
+                  </td>
+                ))}
+              </tr>
+            )
+          })}
+        </tbody>
+      </table>
+      <div className="flex flex-wrap justify-end gap-2">
+        <Button onClick={onTheirs}>Go on from theirs</Button>
+        <Button tone="accent" disabled={busy} onClick={() => onSave(merged(mine, theirs, keepMine))}>
+          Save what is chosen
+        </Button>
+      </div>
+    </div>
+  )
+}
