@@ -60,8 +60,14 @@ def write_bundle(path: Path, *, source: Path, checkpoint: Path | None, lock: str
     return len(sums) + 1
 
 
+_PAGE = "webui/dist"
+
+
 def source_files(source: Path, *, but: Path) -> list[Path]:
-    """The project's files, relative to `source`: those git knows of or, without git, all that look like it."""
+    """The project's files, relative to `source`: those git knows of or, without git, all that look like it.
+
+    The web page is among them where it has been built, since there may be no Node where they go.
+    """
     if (source / ".git").exists():
         listed = subprocess.run(["git", "-C", source, "ls-files", "-z"], capture_output=True, check=False)
         if listed.returncode != 0:
@@ -70,6 +76,7 @@ def source_files(source: Path, *, but: Path) -> list[Path]:
     else:
         names = sorted(found.relative_to(source) for found in source.rglob("*") if found.is_file())
         names = [name for name in names if not any(part in _LEFT_OUT or part[0] == "." for part in name.parts)]
+    names += sorted(found.relative_to(source) for found in (source / _PAGE).rglob("*"))
     return [name for name in names if (source / name).is_file() and (source / name).resolve() != but.resolve()]
 
 

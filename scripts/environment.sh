@@ -64,3 +64,53 @@ install_environment() {
     VIRTUAL_ENV="$PWD/$directory" "$directory/bin/uv" pip install --quiet --no-deps --editable . >&2 || return 1
     echo "$wanted" >"$directory/.complete"
 }
+
+# Builds the web page into webui/dist, where its sources are there and are not those it was built from. The fleet runs
+# without it, too: what is missing is said, and nothing fails.
+build_page() {
+    if [ ! -f webui/package.json ] || [ ! -w webui ]; then
+        return 0
+    fi
+    (
+        if command -v flock >/dev/null; then
+            flock 9
+        fi
+        build_page_if_changed 9>&-
+    ) 9>webui/.lock
+}
+
+build_page_if_changed() {
+    local wanted log
+    wanted=$(page_sources)
+    if [ -f webui/dist/index.html ] && [ "$(cat webui/.built 2>/dev/null)" = "$wanted" ]; then
+        return 0
+    fi
+    if ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19) ? 0 : 1)' 2>/dev/null; then
+        echo "note: the web page is not built: it takes Node 20.19 or 22.12 or newer, and $(node_found)" >&2
+        return 0
+    fi
+    if ! command -v npm >/dev/null; then
+        echo "note: the web page is not built: it takes npm, which is not installed" >&2
+        return 0
+    fi
+    echo "building the web page" >&2
+    log=$(mktemp)
+    if (cd webui && npm ci --no-audit --no-fund --fetch-retries=1 && npm run build) >"$log" 2>&1; then
+        echo "$wanted" >webui/.built
+    else
+        echo "note: the web page is not built; npm said:" >&2
+        tail -n 5 "$log" | sed 's/^/  /' >&2
+    fi
+    rm -f "$log"
+}
+
+node_found() {
+    local version
+    version=$(node --version 2>/dev/null) && echo "$version is installed" || echo "none is installed"
+}
+
+# One line for all that the page is made from.
+page_sources() {
+    find webui -type d \( -name node_modules -o -name dist -o -name artefacts \) -prune -o \
+        -type f ! -name .built ! -name .lock -print0 | LC_ALL=C sort -z | xargs -0 cksum | cksum
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import socket
 import threading
@@ -247,9 +248,19 @@ def test_the_balancer_is_told_the_request_id(tmp_path: Path) -> None:
 
 
 def test_files_of_a_page_are_served_beside_the_balancer(tmp_path: Path) -> None:
-    """A file under /ui/ comes from the disk; what is none there is the balancer's."""
-    (tmp_path / "www/ui").mkdir(parents=True)
+    """A file under /ui/ comes from the disk, gzipped where it may be; the page and the rest are the balancer's."""
+    (tmp_path / "www/ui/assets").mkdir(parents=True)
     (tmp_path / "www/ui/index.html").write_text("a page")
+    (tmp_path / "www/ui/icon.svg").write_text("an icon")
+    (tmp_path / "www/ui/assets/app-1a2b.js").write_text("plain")
+    (tmp_path / "www/ui/assets/app-1a2b.js.gz").write_bytes(gzip.compress(b"zipped"))
     with upstream(answer_all) as port, Nginx(tmp_path, port) as site, httpx2.Client(trust_env=False) as client:
-        assert client.get(f"{site.url}/ui/").text == client.get(f"{site.url}/ui/index.html").text == "a page"
-        assert client.get(f"{site.url}/ui/other").content == b""
+        for path in ("", "index.html", "other", "assets/gone.js"):
+            assert client.get(f"{site.url}/ui/{path}").content == b"", path
+        icon = client.get(f"{site.url}/ui/icon.svg")
+        assert (icon.text, icon.headers["cache-control"]) == ("an icon", "no-cache")
+        zipped = client.get(f"{site.url}/ui/assets/app-1a2b.js", headers={"accept-encoding": "gzip"})
+        assert (zipped.text, zipped.headers["content-encoding"]) == ("zipped", "gzip")
+        assert "immutable" in zipped.headers["cache-control"]
+        plain = client.get(f"{site.url}/ui/assets/app-1a2b.js", headers={"accept-encoding": "identity"})
+        assert (plain.text, plain.headers["x-content-type-options"]) == ("plain", "nosniff")

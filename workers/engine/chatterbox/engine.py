@@ -128,8 +128,7 @@ class ChatterboxEngine:
         return self._model.conditionals.unpack(packed)
 
     def segments(self, job: Job) -> list[str]:
-        found = segments_of(speakable(job.text), language=LANGUAGE)
-        return [segment.text for segment in found if segment.text]
+        return [found.text for found in segments_of(speakable(job.text), language=LANGUAGE) if found.text]
 
     async def submit(self, job: Job) -> AsyncGenerator[Sound, None]:
         outbox = Outbox(chunk_limit=_CHUNK_LIMIT, on_read=self._wake)
@@ -149,8 +148,7 @@ class ChatterboxEngine:
         job = replace(job, parameters=plain(job.parameters))
         if any("\ud800" <= character <= "\udfff" for character in job.text):
             raise InvalidValue("the text holds half a surrogate pair, which is no character", param="text")
-        segments = segments_of(speakable(job.text), language=LANGUAGE)
-        if not segments:
+        if not (segments := segments_of(speakable(job.text), language=LANGUAGE)):
             raise NothingToSpeak("the text holds nothing that can be spoken")
         seed = job.parameters.seed
         speech = Speech(
