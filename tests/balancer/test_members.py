@@ -167,12 +167,12 @@ def test_wrong_words_are_named(words: list[str], said: str, tmp_path: Path) -> N
         read_file(file)
 
 
-def test_web_page_administrates_nothing(stack: ExitStack) -> None:
-    """Without keys neither from its own origin, whose name may be rebound, nor by a path that hides what it is."""
+def test_web_pages_of_others_administrate_nothing(stack: ExitStack) -> None:
+    """Without keys neither from an origin that is a name, which may be rebound, nor by a path that hides what it is."""
     tone = stack.enter_context(RunningTone("tone"))
     balancer = stack.enter_context(RunningBalancer(tone.url))
     balancer.wait_ready(1)
-    for origin in ("http://evil.example", balancer.url):
+    for origin in ("http://evil.example", f"http://rebound.example:{balancer.port}"):
         headers = {"origin": origin, "host": origin.partition("://")[2]}
         refused = httpx2.post(f"{balancer.url}/workers/tone/drain", headers=headers, trust_env=False)
         assert refused.status_code == 403, origin
