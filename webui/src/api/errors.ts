@@ -56,6 +56,11 @@ export class CutShort extends Error {
   }
 }
 
+/** What the page itself refuses, with a message for a person. */
+export class Refused extends Error {
+  override readonly name = "Refused"
+}
+
 export interface Trouble {
   title: string
   detail: string
@@ -93,6 +98,7 @@ export function inWords(error: unknown): Trouble {
       requestId: null,
     }
   }
+  if (error instanceof Refused) return { title: error.message, detail: "", requestId: null }
   return {
     title: "Something went wrong",
     detail: sentence(String((error as Error)?.message ?? error)),

@@ -1,4 +1,5 @@
 // Records the microphone as it is, for a voice to be made of.
+import { Refused } from "~/api/errors"
 
 import worklet from "./recorder.worklet.ts?worker&url"
 import { Sound } from "./sound"
@@ -29,7 +30,7 @@ export function whyNoMicrophone(): string | null {
 /**
  * Begins to record. `onHeard` is called with the loudest sample of each 20 ms or so, from 0 to 1, and the seconds so far.
  *
- * Throws an Error in plain words where there is no microphone, or it was not allowed.
+ * Throws `Refused` where there is no microphone, or it was not allowed.
  */
 export async function record(onHeard: (level: number, seconds: number) => void): Promise<Recorder> {
   const stream = await microphone()
@@ -80,7 +81,7 @@ export async function record(onHeard: (level: number, seconds: number) => void):
 
 async function microphone(): Promise<MediaStream> {
   const obstacle = whyNoMicrophone()
-  if (obstacle) throw new Error(obstacle)
+  if (obstacle) throw new Refused(obstacle)
   try {
     // What calls need would change the very voice: gates, levelling, and echoes taken out of it.
     const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false }
@@ -91,7 +92,7 @@ async function microphone(): Promise<MediaStream> {
       NotFoundError: "No microphone was found. Connect one, then try again.",
       NotReadableError: "The microphone is in use by another program.",
     }
-    throw new Error(said[(error as Error).name] ?? `The microphone could not be opened: ${(error as Error).message}`)
+    throw new Refused(said[(error as Error).name] ?? `The microphone could not be opened: ${(error as Error).message}`)
   }
 }
 

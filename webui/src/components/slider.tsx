@@ -45,10 +45,18 @@ export function Slider({
   const back = scale === "log" ? Math.exp : (x: number) => x
   const shown = Math.max(from, Math.min(to, value))
   const rounded = (x: number) => Number((Math.round(x / step) * step).toFixed(4))
+
+  /** To a place on the scale; a step of the keyboard that is smaller than the value's own still moves it. */
+  function moveTo(next: number) {
+    const wanted = rounded(back(next))
+    const moved = wanted === value ? rounded(value + Math.sign(next - place(shown)) * step) : wanted
+    onChange(Math.max(from, Math.min(to, moved)))
+  }
+
   return (
-    <div className={`flex flex-col ${disabled ? "opacity-60" : ""}`}>
+    <div className="flex flex-col">
       <div className="flex items-center gap-1">
-        <label htmlFor={id} className="flex-1 text-sm font-medium">
+        <label htmlFor={id} className={`flex-1 text-sm font-medium ${disabled ? "text-soft" : ""}`}>
           {label}
         </label>
         <IconButton
@@ -71,7 +79,7 @@ export function Slider({
       <input
         id={id}
         type="range"
-        className="h-6 w-full"
+        className={`h-6 w-full ${disabled ? "opacity-50" : ""}`}
         style={
           {
             "--fill": `${(100 * (place(shown) - place(from))) / (place(to) - place(from))}%`,
@@ -85,9 +93,9 @@ export function Slider({
         aria-valuetext={`${value}, ${said}`}
         aria-describedby={`${id}-said`}
         disabled={disabled}
-        onChange={(event) => onChange(Math.max(from, Math.min(to, rounded(back(Number(event.target.value))))))}
+        onChange={(event) => moveTo(Number(event.target.value))}
       />
-      {ends && (
+      {ends && !disabled && (
         <p className="flex justify-between text-xs text-soft" aria-hidden="true">
           <span>{ends[0]}</span>
           <span>{ends[1]}</span>

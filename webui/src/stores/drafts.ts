@@ -1,6 +1,8 @@
 // Named drafts: texts and how they are to be spoken, kept in this browser and nowhere else.
+
 import { create } from "zustand"
 import { persist } from "zustand/middleware"
+import { Refused } from "~/api/errors"
 import type { AudioFormat, StreamRequest } from "~/api/types"
 import { PARAMETERS, type ParameterName } from "./parameters"
 
@@ -56,7 +58,7 @@ export interface Drafts {
   duplicate: (id: string) => void
   /** Takes it away; what is returned puts it back. The last draft is followed by an empty one. */
   remove: (id: string) => () => void
-  /** Adds drafts of an exported file. Throws an Error in plain words for a file that is none. */
+  /** Adds drafts of an exported file. Throws `Refused` for a file that is none. */
   importFrom: (text: string) => number
 }
 
@@ -157,12 +159,12 @@ function read(text: string): Draft[] {
   try {
     found = JSON.parse(text)
   } catch {
-    throw new Error("this file is not JSON: choose one that was exported here")
+    throw new Refused("This file is not JSON: choose one that was exported here.")
   }
-  if (found?.kind !== KIND || !Array.isArray(found.drafts)) throw new Error("this file holds no drafts of this page")
+  if (found?.kind !== KIND || !Array.isArray(found.drafts)) throw new Refused("This file holds no drafts of this page.")
   return found.drafts.map((entry: Partial<Draft> | null, index) => {
     if (typeof entry?.name !== "string" || typeof entry.text !== "string") {
-      throw new Error(`draft ${index + 1} of this file has no name or no text`)
+      throw new Refused(`Draft ${index + 1} of this file has no name or no text.`)
     }
     return newDraft(entry.name.slice(0, 80), { text: entry.text, settings: checked(entry.settings ?? {}) })
   })

@@ -51,6 +51,15 @@ export function showError(error: unknown): void {
 
 const UNDO_MS = 7_000
 
+/** Says what was done, and offers to undo it for a while. */
+export function offerUndo(title: string, undo: () => void): void {
+  const run = () => {
+    undo()
+    useNotices.getState().dismiss(id)
+  }
+  const id = useNotices.getState().show({ tone: "info", title, action: { label: "Undo", run } }, UNDO_MS)
+}
+
 /** Says what is about to be done and does it when nobody has undone it in time, or the page is left. */
 export function undoable(title: string, act: () => void, undo: () => void): void {
   let settled = false

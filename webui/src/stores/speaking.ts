@@ -46,7 +46,7 @@ export const useSpeaking = create<Speaking>()((set, get) => ({
       useTakes.getState().update(take.id, { ...outcome, durationS: sound.seconds })
       void useTakes.getState().keep(take.id)
     } else if (outcome.state === "stopped") {
-      await useTakes.getState().forget(take.id) // before it had made a sound
+      await useTakes.getState().remove(take.id) // before it had made a sound
     } else {
       useTakes.getState().update(take.id, outcome) // so that the failure is said; it is not kept
     }

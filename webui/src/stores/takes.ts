@@ -60,9 +60,8 @@ export interface Takes {
   keep: (id: string) => Promise<void>
   /** Its sound, read from disk where it is not at hand; null when it is gone. */
   soundOf: (id: string) => Promise<Sound | null>
-  /** Takes it from the list; what is returned puts it back, and `forget` takes it from the disk. */
-  hide: (id: string) => () => void
-  forget: (id: string) => Promise<void>
+  /** Deletes it; what is returned puts it back. */
+  remove: (id: string) => Promise<() => void>
   compare: (slot: "a" | "b", id: string | null) => void
 }
 
@@ -88,7 +87,7 @@ export const useTakes = create<Takes>()((set, get) => {
       bytes += bytesOf(take)
       return take.state !== "arriving" && place > 0 && (place >= MOST_TAKES || bytes > MOST_BYTES)
     })
-    for (const { id } of surplus) await get().forget(id)
+    for (const { id } of surplus) await get().remove(id)
   }
 
   return {
@@ -139,22 +138,22 @@ export const useTakes = create<Takes>()((set, get) => {
       sounds.set(id, sound)
       return sound
     },
-    hide: (id) => {
-      const hidden = find(id)
+    remove: async (id) => {
+      const [take, sound] = [find(id), await get().soundOf(id)]
       set(({ takes, a, b }) => ({
-        takes: takes.filter((take) => take.id !== id),
+        takes: takes.filter((other) => other.id !== id),
         a: a === id ? null : a,
         b: b === id ? null : b,
       }))
-      return () => {
-        if (hidden) set(({ takes }) => ({ takes: [...takes, hidden].sort((a, b) => b.madeAt - a.madeAt) }))
-      }
-    },
-    forget: async (id) => {
-      get().hide(id)
       sounds.delete(id)
       const db = await open()
       await Promise.all([db?.delete("takes", id), db?.delete("sounds", id)]).catch(() => undefined)
+      return () => {
+        if (!take || !sound) return
+        sounds.set(id, sound)
+        set(({ takes }) => ({ takes: [...takes, take].sort((a, b) => b.madeAt - a.madeAt) }))
+        void get().keep(id)
+      }
     },
     compare: (slot, id) =>
       set(({ a, b }) => {

@@ -95,7 +95,7 @@ function Differences({ first, second }: { first: Take; second: Take }) {
       <caption className="sr-only">What differs between A and B</caption>
       <thead className="text-soft">
         <tr>
-          <th scope="col" className="font-normal">
+          <th scope="col" className="pr-3 font-normal">
             Differs
           </th>
           <th scope="col" className="font-normal">

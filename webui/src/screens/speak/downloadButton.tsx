@@ -1,6 +1,8 @@
 // A take as a file, in the format that is chosen.
+
 import { useState } from "react"
 import { filenameOf, fileOf, save } from "~/api/encode"
+import { Refused } from "~/api/errors"
 import type { AudioFormat } from "~/api/types"
 import { Button } from "~/components/buttons"
 import { current, useDrafts } from "~/stores/drafts"
@@ -26,7 +28,7 @@ export function DownloadButton({ take, small }: { take: Take; small?: boolean })
     setBusy(true)
     try {
       const sound = await useTakes.getState().soundOf(take.id)
-      if (!sound) throw new Error("this take's sound is no longer kept in this browser")
+      if (!sound) throw new Refused("This take's sound is no longer kept in this browser.")
       save(await fileOf(sound.samples(), format), filenameOf(take.text, chosen?.ending ?? format))
     } catch (error) {
       showError(error)

@@ -4,7 +4,7 @@ import { type ReactNode, useRef, useState } from "react"
 import { save } from "~/api/encode"
 import { Icon, type IconName } from "~/components/icons"
 import { current, exported, useDrafts } from "~/stores/drafts"
-import { showError, useNotices } from "~/stores/notices"
+import { offerUndo, showError, useNotices } from "~/stores/notices"
 
 export function DraftBar() {
   const { drafts, currentId, select, create, rename, duplicate, remove, importFrom } = useDrafts()
@@ -23,18 +23,7 @@ export function DraftBar() {
   }
 
   function drop() {
-    const putBack = remove(draft.id)
-    const id = useNotices.getState().show({
-      tone: "info",
-      title: `“${draft.name}” is deleted`,
-      action: {
-        label: "Undo",
-        run: () => {
-          putBack()
-          useNotices.getState().dismiss(id)
-        },
-      },
-    })
+    offerUndo(`“${draft.name}” is deleted`, remove(draft.id))
   }
 
   function download(which: typeof drafts, name: string) {

@@ -1,6 +1,6 @@
 // The text: typed, pasted, or dropped as a file; kept as a named draft.
 import { type DragEvent, useRef, useState } from "react"
-import { Button } from "~/components/buttons"
+import { Button, IconButton } from "~/components/buttons"
 import { useConnection } from "~/stores/connection"
 import { current, useDrafts } from "~/stores/drafts"
 import { showError } from "~/stores/notices"
@@ -92,12 +92,8 @@ export function Editor() {
             event.target.value = ""
           }}
         />
-        <Button small tone="quiet" icon="upload" onClick={() => picker.current?.click()}>
-          Open a file
-        </Button>
-        <Button small tone="quiet" icon="pause" onClick={insertPause}>
-          Insert a pause
-        </Button>
+        <IconButton icon="upload" label="Open a file" onClick={() => picker.current?.click()} />
+        <IconButton icon="clock" label="Insert a pause" onClick={insertPause} />
         <p id="text-count" className={`ml-auto text-sm tabular-nums ${tooLong ? "text-bad" : "text-soft"}`}>
           {length.toLocaleString()}
           {most ? ` of ${most.toLocaleString()}` : ""} characters

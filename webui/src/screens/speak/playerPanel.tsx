@@ -44,7 +44,7 @@ export function PlayerPanel() {
               {...(isLoaded && { onSeek: player.seek })}
             />
           </div>
-          <p className="w-24 text-right text-sm text-soft tabular-nums" data-testid="time">
+          <p className="w-12 text-right text-xs text-soft tabular-nums sm:w-24 sm:text-sm" data-testid="time">
             {clock(position)} / {clock(duration)}
           </p>
         </div>

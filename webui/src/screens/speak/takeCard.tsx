@@ -1,8 +1,9 @@
 // One take: what it says, how it was spoken, and what can be done with it.
+import { Refused } from "~/api/errors"
 import { IconButton } from "~/components/buttons"
 import { useDrafts } from "~/stores/drafts"
 import { useLibrary } from "~/stores/library"
-import { showError, undoable, useNotices } from "~/stores/notices"
+import { offerUndo, showError, useNotices } from "~/stores/notices"
 import { usePlayer } from "~/stores/player"
 import { usePreviews } from "~/stores/previews"
 import { useSpeaking } from "~/stores/speaking"
@@ -12,7 +13,7 @@ import { clock } from "./playerPanel"
 
 export function TakeCard({ take }: { take: Take }) {
   const { takeId, playing } = usePlayer()
-  const { a, b, compare, hide, forget } = useTakes()
+  const { a, b, compare, remove } = useTakes()
   const voices = useLibrary((library) => library.voices)
   const emotions = useLibrary((library) => library.emotions)
   const isPlaying = takeId === take.id && playing
@@ -27,9 +28,10 @@ export function TakeCard({ take }: { take: Take }) {
     used && `seed ${used.seed}`,
   ].filter(Boolean)
 
-  function remove() {
+  async function removeTake() {
     usePlayer.getState().unload(take.id)
-    undoable("The take is deleted", () => void forget(take.id), hide(take.id))
+    const putBack = await remove(take.id)
+    offerUndo("The take is deleted", putBack)
   }
 
   function applySettings() {
@@ -82,7 +84,7 @@ export function TakeCard({ take }: { take: Take }) {
             </button>
           )
         })}
-        <IconButton icon="trash" label="Delete" onClick={remove} />
+        <IconButton icon="trash" label="Delete" onClick={() => void removeTake()} />
         <div className="ml-auto">
           <DownloadButton take={take} small />
         </div>
@@ -107,7 +109,7 @@ export async function play(id: string, fromS?: number): Promise<void> {
   }
   const sound = await useTakes.getState().soundOf(id)
   if (!sound) {
-    showError(new Error("this take's sound is no longer kept in this browser"))
+    showError(new Refused("This take's sound is no longer kept in this browser."))
     return
   }
   useSpeaking.getState().stop()
