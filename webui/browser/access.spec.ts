@@ -16,7 +16,7 @@ test("a fleet with keys asks for one, says that one is wrong, and keeps the righ
     const watched = watch(page)
     await page.goto(guarded.url)
     const dialog = page.getByRole("dialog", { name: "The fleet's key" })
-    await expect(dialog).toBeVisible()
+    await expect(dialog.getByRole("heading")).toBeVisible()
     await look(page, "key")
     await dialog.getByLabel("API key").fill("wrong")
     await dialog.getByRole("button", { name: "Use this key" }).click()
@@ -49,6 +49,7 @@ test("while the server is away the page says so, loses no text, and goes on by i
     await page.goto(fleet.url)
     const text = page.getByLabel("Text to speak")
     await text.fill("Written while it was there.")
+    await expect.poll(() => watched.requests.some((url) => url.includes("fleetScreen"))).toBe(true)
     await fleet.end()
     await expect(page.getByText("The server does not answer. What you write is kept here")).toBeVisible({
       timeout: 15_000,

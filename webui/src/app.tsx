@@ -1,7 +1,9 @@
 // The frame of the page: where to go, how the fleet is, and the screen that is shown.
-import { lazy, Suspense, useEffect, useRef } from "react"
+import { useEffect, useRef } from "react"
 import { Icon, type IconName } from "~/components/icons"
 import { KeyDialog } from "~/components/keyDialog"
+import { LastResort } from "~/components/lastResort"
+import { fetchLater, LaterScreen } from "~/components/laterScreen"
 import { Notices } from "~/components/notices"
 import { ServerState } from "~/components/serverState"
 import { ThemeMenu } from "~/components/themeMenu"
@@ -9,9 +11,11 @@ import { SpeakScreen } from "~/screens/speak/speakScreen"
 import { useConnection } from "~/stores/connection"
 import { type Screen, useRoute } from "~/stores/route"
 
-const VoicesScreen = lazy(() => import("~/screens/voices/voicesScreen"))
-const EmotionsScreen = lazy(() => import("~/screens/emotions/emotionsScreen"))
-const FleetScreen = lazy(() => import("~/screens/fleet/fleetScreen"))
+const LATER = {
+  voices: () => import("~/screens/voices/voicesScreen"),
+  emotions: () => import("~/screens/emotions/emotionsScreen"),
+  fleet: () => import("~/screens/fleet/fleetScreen"),
+}
 
 const PLACES: { screen: Screen; name: string; icon: IconName }[] = [
   { screen: "speak", name: "Speak", icon: "speak" },
@@ -25,6 +29,7 @@ export function App() {
   const main = useRef<HTMLElement>(null)
   const place = PLACES.find((known) => known.screen === screen)
   useTitleAndFocus(place?.name ?? "", main)
+  useEffect(() => fetchLater(Object.values(LATER)), [])
 
   return (
     <div className="min-h-dvh lg:grid lg:grid-cols-[14rem_1fr]">
@@ -72,12 +77,9 @@ export function App() {
           tabIndex={-1}
           className="mx-auto w-full max-w-[112rem] p-4 outline-none sm:p-6 lg:p-8"
         >
-          <Suspense fallback={<p className="text-soft">Loading…</p>}>
-            {screen === "speak" && <SpeakScreen />}
-            {screen === "voices" && <VoicesScreen />}
-            {screen === "emotions" && <EmotionsScreen />}
-            {screen === "fleet" && <FleetScreen />}
-          </Suspense>
+          <LastResort key={screen}>
+            {screen === "speak" ? <SpeakScreen /> : <LaterScreen key={screen} load={LATER[screen]} />}
+          </LastResort>
         </main>
       </div>
       <KeyDialog />

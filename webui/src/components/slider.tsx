@@ -134,7 +134,9 @@ function NumberField({ label, value, quiet, disabled, onCommit }: NumberFieldPro
       onChange={(event) => setTyped(event.target.value)}
       onBlur={commit}
       onKeyDown={(event) => {
-        if (event.key === "Enter" && !event.ctrlKey && !event.metaKey) commit()
+        if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return
+        event.preventDefault() // it is the value that is entered, not the form around it
+        commit()
       }}
     />
   )

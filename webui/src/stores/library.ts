@@ -2,7 +2,7 @@
 import { create } from "zustand"
 import { inWords, type Trouble } from "~/api/errors"
 import { allEmotions, allVoices, libraryEvents } from "~/api/library"
-import type { Emotion, Voice } from "~/api/types"
+import type { Emotion, LibraryEvent, Voice } from "~/api/types"
 
 export interface Library {
   voices: Voice[]
@@ -46,6 +46,13 @@ export const useLibrary = create<Library>()((set) => ({
 
 const RETRY_MS = 1500
 
+/** The next event, whose failure may wait until it is asked for. */
+function following(events: AsyncGenerator<LibraryEvent>): Promise<IteratorResult<LibraryEvent>> {
+  const next = events.next()
+  next.catch(() => undefined)
+  return next
+}
+
 /** Follows the library for as long as the page is open. Returns the function that ends it. */
 export function watchLibrary(): () => void {
   const ending = new AbortController()
@@ -55,10 +62,10 @@ export function watchLibrary(): () => void {
       try {
         const events = libraryEvents(ending.signal)
         // Listed behind the opening of the stream, so that no change falls between the two.
-        let next = events.next()
+        let next = following(events)
         await useLibrary.getState().refresh()
         while (!(await next).done) {
-          next = events.next()
+          next = following(events)
           await useLibrary.getState().refresh()
         }
       } catch (error) {

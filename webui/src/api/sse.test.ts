@@ -1,0 +1,31 @@
+import { expect, it } from "vitest"
+import { eventsOf } from "./sse"
+
+function bodyOf(...parts: (string | Uint8Array)[]): ReadableStream<Uint8Array> {
+  const encoder = new TextEncoder()
+  return new ReadableStream({
+    start: (controller) => {
+      for (const part of parts) controller.enqueue(typeof part === "string" ? encoder.encode(part) : part)
+      controller.close()
+    },
+  })
+}
+
+async function read(body: ReadableStream<Uint8Array>) {
+  const events = []
+  for await (const event of eventsOf(body)) events.push(event)
+  return events
+}
+
+it("reads events however they are cut, and drops one that is cut off", async () => {
+  const told = ": hello\r\n\r\nevent: a\ndata: 1\ndata:2\nid: 7\n\ndata: ä\n\nevent: b\ndata: lost"
+  const bytes = new TextEncoder().encode(told)
+  const expected = [
+    { event: "a", data: "1\n2", id: "7" },
+    { event: "message", data: "ä", id: "7" },
+  ]
+  for (const cut of [1, 2, 3, 1_000]) {
+    const parts = Array.from({ length: Math.ceil(bytes.length / cut) }, (_, i) => bytes.slice(i * cut, (i + 1) * cut))
+    expect(await read(bodyOf(...parts))).toEqual(expected)
+  }
+})

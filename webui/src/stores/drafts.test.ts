@@ -1,0 +1,64 @@
+import { beforeEach, expect, it } from "vitest"
+import { current, exported, INITIAL, newDraft, requestOf, useDrafts } from "./drafts"
+
+beforeEach(() => {
+  const draft = newDraft("One", { text: "first" })
+  useDrafts.setState({ drafts: [draft], currentId: draft.id })
+})
+
+const state = () => useDrafts.getState()
+
+it("asks for nothing that was not chosen", () => {
+  expect(requestOf("Hello", INITIAL)).toEqual({ text: "Hello" })
+  const chosen = { ...INITIAL, voice: "anna", speed: 1.5, seed: 7, parameters: { exaggeration: 0 } }
+  expect(requestOf("Hello", chosen)).toEqual({ text: "Hello", voice: "anna", speed: 1.5, exaggeration: 0 })
+  expect(requestOf("Hello", { ...chosen, seedLocked: true })).toMatchObject({ seed: 7 })
+})
+
+it("edits the draft that is open and no other", () => {
+  state().create("Two")
+  state().setText("second")
+  state().change({ speed: 2 })
+  expect(state().drafts.map(({ name, text, settings }) => [name, text, settings.speed])).toEqual([
+    ["Two", "second", 2],
+    ["One", "first", 1],
+  ])
+})
+
+it("puts a deleted draft back where it was, and is never without one", () => {
+  state().create("Two", { text: "second" })
+  const putBack = state().remove(current(state()).id)
+  expect(current(state()).name).toBe("One")
+  state().remove(current(state()).id)
+  expect(state().drafts).toHaveLength(1)
+  expect(current(state()).text).toBe("")
+  putBack()
+  expect(current(state()).text).toBe("second")
+})
+
+it("reads back what it exports, as new drafts", () => {
+  state().change({ voice: "anna", parameters: { temperature: 1.2 }, seed: 3, seedLocked: true })
+  const file = exported(state().drafts)
+  expect(state().importFrom(file)).toBe(1)
+  const [read, original] = state().drafts
+  expect(read?.settings).toEqual(original?.settings)
+  expect(read?.id).not.toBe(original?.id)
+})
+
+it.each([
+  ["{", "not JSON"],
+  ["{}", "no drafts"],
+  ["null", "no drafts"],
+  ['{"kind": "chatterbox-fleet-drafts", "drafts": [{"name": 1}]}', "Draft 1"],
+  ['{"kind": "chatterbox-fleet-drafts", "drafts": [null]}', "Draft 1"],
+])("refuses a file that is none: %s", (file, said) => {
+  expect(() => state().importFrom(file)).toThrow(said)
+  expect(state().drafts).toHaveLength(1)
+})
+
+it("takes defaults for settings that are not as they should be", () => {
+  const settings = { voice: 5, speed: 99, seed: -1, format: "exe", parameters: { exaggeration: "loud", evil: 1 } }
+  const file = { kind: "chatterbox-fleet-drafts", drafts: [{ name: "Odd", text: "text", settings }] }
+  state().importFrom(JSON.stringify(file))
+  expect(current(state()).settings).toEqual(INITIAL)
+})
