@@ -35,6 +35,11 @@ export class ApiError extends Error {
   }
 }
 
+/** Whether it is a key, or another one, that is wanted. */
+export function wantsKey(error: unknown): boolean {
+  return error instanceof ApiError && error.code === "invalid_api_key"
+}
+
 /** Nothing answered: the server is down, or the network between. */
 export class Unreachable extends Error {
   override readonly name = "Unreachable"

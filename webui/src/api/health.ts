@@ -1,5 +1,6 @@
 // Asks the fleet how it is, for as long as the page is open: often while it is away, seldom while it is well.
 import { useConnection } from "~/stores/connection"
+import { ApiError } from "./errors"
 import { api, bodyOf } from "./http"
 
 const WELL_S = 5
@@ -14,8 +15,9 @@ export function watchHealth(): () => void {
     clearTimeout(timer)
     try {
       useConnection.getState().setHealth(await bodyOf(api.GET("/health", { cache: "no-store" })))
-    } catch {
-      // The connection store has been told by the client.
+    } catch (error) {
+      // Something in front of the balancer may answer in its place.
+      if (error instanceof ApiError && error.status >= 500) useConnection.getState().unanswered()
     }
     clearTimeout(timer)
     if (!over) timer = setTimeout(look, 1000 * (useConnection.getState().status === "up" ? WELL_S : AWAY_S))

@@ -1,7 +1,7 @@
 // The one way to the fleet: typed by its OpenAPI document, with the key, and errors of one kind.
 import createClient, { type Middleware } from "openapi-fetch"
 import { useConnection } from "~/stores/connection"
-import { ApiError, Unreachable } from "./errors"
+import { ApiError, Unreachable, wantsKey } from "./errors"
 import type { paths } from "./schema"
 
 const guard: Middleware = {
@@ -13,7 +13,7 @@ const guard: Middleware = {
     useConnection.getState().answered()
     if (response.ok) return
     const error = await ApiError.of(response)
-    if (error.code === "invalid_api_key") useConnection.getState().wantKey(error.message)
+    if (wantsKey(error)) useConnection.getState().wantKey(error.message)
     throw error
   },
   onError: ({ error }) => {

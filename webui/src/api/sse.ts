@@ -1,12 +1,18 @@
 // Server-sent events over fetch, which unlike EventSource can send a key.
 
+import { Unreachable } from "./errors"
+
 export interface ServerEvent {
   event: string
   data: string
   id: string | null
 }
 
-/** The events of a `text/event-stream` body (HTML standard, 9.2.6). Ends with the body; an event cut off is dropped. */
+/**
+ * The events of a `text/event-stream` body (HTML standard, 9.2.6). Ends with the body; an event cut off is dropped.
+ *
+ * Throws `Unreachable` when the connection is lost.
+ */
 export async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerator<ServerEvent> {
   const reader = body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader()
   let rest = ""
@@ -15,7 +21,7 @@ export async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerato
   let id: string | null = null
   try {
     while (true) {
-      const { done, value } = await reader.read()
+      const { done, value } = await reader.read().catch(lost)
       if (done) return
       const lines = (rest + value).split(/\r\n|\n|\r(?!$)/)
       rest = lines.pop() ?? ""
@@ -37,4 +43,8 @@ export async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerato
   } finally {
     await reader.cancel().catch(() => undefined)
   }
+}
+
+function lost(error: Error): never {
+  throw error.name === "AbortError" ? error : new Unreachable()
 }

@@ -35,6 +35,9 @@ interface PickerProps {
 
 const NONE = ""
 
+/** Entries in the list at a time; the others are found by typing. */
+const MOST_SHOWN = 100
+
 export function Picker({ label, choices, value, none, onChange, disabled }: PickerProps) {
   const [search, setSearch] = useState("")
   const wanted = search.trim().toLowerCase()
@@ -71,9 +74,14 @@ export function Picker({ label, choices, value, none, onChange, disabled }: Pick
               className="z-50 max-h-80! w-(--input-width) min-w-64 rounded-xl border border-line bg-surface p-1 shadow-lg"
             >
               {wanted === "" && <Entry choice={{ id: NONE, name: none }} />}
-              {found.map((choice) => (
+              {found.slice(0, MOST_SHOWN).map((choice) => (
                 <Entry key={choice.id} choice={choice} />
               ))}
+              {found.length > MOST_SHOWN && (
+                <p className="px-3 py-2 text-sm text-soft">
+                  {found.length - MOST_SHOWN} more: type a part of the name.
+                </p>
+              )}
               {found.length === 0 && <p className="px-3 py-2 text-sm text-soft">Nothing is called “{search}”.</p>}
             </ComboboxOptions>
           </div>

@@ -3,7 +3,7 @@ import { useConnection } from "~/stores/connection"
 import { Button } from "./buttons"
 
 export function ServerState() {
-  const { status, health, key, wantKey } = useConnection()
+  const { status, health, key, hasKeys, wantKey } = useConnection()
   const ready = status === "up" && (health?.ready ?? 0) > 0
   const colour = status === "down" ? "bg-bad" : ready ? "bg-good" : "bg-warn"
   return (
@@ -17,9 +17,9 @@ export function ServerState() {
           {health.model.join(", ") || "no model"} · {health.device.join(", ") || "no device"}
         </p>
       )}
-      {key && (
+      {(key || hasKeys) && (
         <Button small tone="quiet" icon="key" onClick={() => wantKey("")}>
-          <span className="max-lg:sr-only">Change the key</span>
+          <span className="max-lg:sr-only">{key ? "Change the key" : "Enter a key"}</span>
         </Button>
       )}
     </div>

@@ -2,6 +2,7 @@
 import { create } from "zustand"
 import { persist } from "zustand/middleware"
 import type { BalancerHealth } from "~/api/types"
+import { storage } from "./storage"
 
 export interface Connection {
   status: "unknown" | "up" | "down"
@@ -9,6 +10,8 @@ export interface Connection {
   key: string
   /** Why a key is asked for, in the server's words; null while none is. */
   keyWanted: string | null
+  /** Whether the fleet has asked for one since the page was opened. */
+  hasKeys: boolean
   setKey: (key: string) => void
   wantKey: (reason: string) => void
   dismissKey: () => void
@@ -24,13 +27,27 @@ export const useConnection = create<Connection>()(
       health: null,
       key: "",
       keyWanted: null,
+      hasKeys: false,
       setKey: (key) => set({ key: key.trim(), keyWanted: null }),
-      wantKey: (keyWanted) => set({ keyWanted }),
+      wantKey: (keyWanted) => set({ keyWanted, hasKeys: true }),
       dismissKey: () => set({ keyWanted: null }),
       answered: () => set((now) => (now.status === "up" ? now : { status: "up" })),
       unanswered: () => set((now) => (now.status === "down" ? now : { status: "down" })),
       setHealth: (health) => set({ health }),
     }),
-    { name: "fleet.key", partialize: ({ key }) => ({ key }) },
+    { name: "fleet.key", storage, partialize: ({ key }) => ({ key }) },
   ),
 )
+
+/** Until another key is given, or the signal is aborted: nothing is gained by asking again with the same. */
+export function anotherKey(signal: AbortSignal): Promise<void> {
+  const { key } = useConnection.getState()
+  return new Promise((resolve) => {
+    const over = () => {
+      unsubscribe()
+      resolve()
+    }
+    const unsubscribe = useConnection.subscribe((now) => now.key !== key && over())
+    signal.addEventListener("abort", over)
+  })
+}

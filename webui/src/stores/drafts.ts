@@ -5,6 +5,7 @@ import { persist } from "zustand/middleware"
 import { Refused } from "~/api/errors"
 import type { AudioFormat, StreamRequest } from "~/api/types"
 import { PARAMETERS, type ParameterName } from "./parameters"
+import { storage } from "./storage"
 
 export type Quality = "draft" | "standard" | "high"
 
@@ -116,7 +117,7 @@ export const useDrafts = create<Drafts>()(
         },
       }
     },
-    { name: "fleet.drafts", version: 1 },
+    { name: "fleet.drafts", version: 1, storage },
   ),
 )
 

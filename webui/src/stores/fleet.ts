@@ -1,8 +1,9 @@
 // The fleet's figures as they come, and those of the last minutes.
 import { create } from "zustand"
-import { inWords, type Trouble } from "~/api/errors"
+import { inWords, type Trouble, wantsKey } from "~/api/errors"
 import { liveStats } from "~/api/fleet"
 import type { FleetStats, WorkerStats } from "~/api/types"
+import { anotherKey } from "./connection"
 
 /** Milliseconds that are kept: ten minutes, of which a figure a second. */
 export const KEPT_MS = 600_000
@@ -90,6 +91,7 @@ export function watchFleet(): () => void {
       } catch (error) {
         if (ending.signal.aborted) return
         useFleet.setState({ trouble: inWords(error) })
+        if (wantsKey(error)) await anotherKey(ending.signal)
       }
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
     }

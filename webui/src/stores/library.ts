@@ -1,8 +1,9 @@
 // All voices and emotion profiles, kept as the fleet has them by its stream of events.
 import { create } from "zustand"
-import { inWords, type Trouble } from "~/api/errors"
+import { inWords, type Trouble, wantsKey } from "~/api/errors"
 import { allEmotions, allVoices, libraryEvents } from "~/api/library"
 import type { Emotion, LibraryEvent, Voice } from "~/api/types"
+import { anotherKey } from "./connection"
 
 export interface Library {
   voices: Voice[]
@@ -71,6 +72,7 @@ export function watchLibrary(): () => void {
       } catch (error) {
         if (ending.signal.aborted) return
         useLibrary.setState({ trouble: inWords(error) })
+        if (wantsKey(error)) await anotherKey(ending.signal)
       }
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
     }

@@ -1,6 +1,7 @@
 // How the page looks, as it was chosen in this browser.
 import { create } from "zustand"
 import { persist } from "zustand/middleware"
+import { storage } from "./storage"
 
 export type Theme = "system" | "light" | "dark"
 
@@ -10,7 +11,7 @@ export interface Preferences {
 }
 
 export const usePreferences = create<Preferences>()(
-  persist((set) => ({ theme: "system", setTheme: (theme) => set({ theme }) }), { name: "fleet.preferences" }),
+  persist((set) => ({ theme: "system", setTheme: (theme) => set({ theme }) }), { name: "fleet.preferences", storage }),
 )
 
 const dark = globalThis.matchMedia?.("(prefers-color-scheme: dark)")

@@ -24,7 +24,9 @@ const COLUMNS: Column[] = [
     of: ({ health }) => (
       <>
         {health?.engine ?? "–"}
-        {health?.demo_voice && <span className="ml-2 rounded bg-warn-wash px-1.5 text-xs whitespace-nowrap text-warn">demo voice</span>}
+        {health?.demo_voice && (
+          <span className="ml-2 rounded bg-warn-wash px-1.5 text-xs whitespace-nowrap text-warn">demo voice</span>
+        )}
         <span className="block text-sm text-soft">{health?.model}</span>
       </>
     ),
