@@ -4,7 +4,8 @@ import { defineConfig } from "@playwright/test"
 export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium"
 
 export default defineConfig({
-  testDir: "browser",
+  testDir: process.env.SITE ? "browser/nginx" : "browser",
+  testIgnore: process.env.SITE ? [] : "nginx/**",
   outputDir: "artefacts/runs",
   timeout: 60_000,
   workers: 1,

@@ -28,8 +28,15 @@ def npm(*arguments: str, limit_s: float = 300) -> str:
     return run([require_tool("npm"), *arguments], cwd=PAGE, limit_s=limit_s)
 
 
-def run(command: Sequence[str], *, cwd: Path, limit_s: float = 300) -> str:
-    environment = {**os.environ, "PYTHON": sys.executable, "CHROMIUM": require_tool("chromium"), "NO_COLOR": "1"}
+def run(command: Sequence[str], *, cwd: Path, limit_s: float = 300, **more: str) -> str:
+    """What a command said; `more` goes into its environment. It must not fail."""
+    environment = {
+        **os.environ,
+        **more,
+        "PYTHON": sys.executable,
+        "CHROMIUM": require_tool("chromium"),
+        "NO_COLOR": "1",
+    }
     done = subprocess.run(
         command,
         cwd=cwd,

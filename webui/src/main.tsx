@@ -2,7 +2,7 @@ import { StrictMode } from "react"
 import { createRoot } from "react-dom/client"
 import { App } from "./app"
 import "./index.css"
-import { watchHealth } from "./api/health"
+import { watchHealth } from "./stores/health"
 import { watchLibrary } from "./stores/library"
 import { followTheme } from "./stores/preferences"
 

@@ -1,24 +1,38 @@
 // The one way to the fleet: typed by its OpenAPI document, with the key, and errors of one kind.
 import createClient, { type Middleware } from "openapi-fetch"
-import { useConnection } from "~/stores/connection"
 import { ApiError, Unreachable, wantsKey } from "./errors"
 import type { paths } from "./schema"
 
+/** Who keeps the key, and is told of what every request finds out. */
+export interface Listener {
+  key: () => string
+  answered: () => void
+  unanswered: () => void
+  keyWanted: (reason: string) => void
+}
+
+const nothing = () => undefined
+let listener: Listener = { key: () => "", answered: nothing, unanswered: nothing, keyWanted: nothing }
+
+export function tell(told: Listener): void {
+  listener = told
+}
+
 const guard: Middleware = {
   onRequest: ({ request }) => {
-    const { key } = useConnection.getState()
+    const key = listener.key()
     if (key) request.headers.set("Authorization", `Bearer ${key}`)
   },
   onResponse: async ({ response }) => {
-    useConnection.getState().answered()
+    listener.answered()
     if (response.ok) return
     const error = await ApiError.of(response)
-    if (wantsKey(error)) useConnection.getState().wantKey(error.message)
+    if (wantsKey(error)) listener.keyWanted(error.message)
     throw error
   },
   onError: ({ error }) => {
     if ((error as Error).name === "AbortError") return error as Error
-    useConnection.getState().unanswered()
+    listener.unanswered()
     return new Unreachable()
   },
 }

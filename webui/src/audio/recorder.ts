@@ -13,9 +13,7 @@ export interface Recording {
 }
 
 export interface Recorder {
-  /** What has been heard so far, at the microphone's own rate. */
-  recording: Recording
-  /** Ends it and lets the microphone go. */
+  /** Ends it and lets the microphone go; what was heard is at its own rate. */
   stop: () => Recording
 }
 
@@ -59,22 +57,15 @@ export async function record(onHeard: (level: number, seconds: number) => void):
     }
   }
   source.connect(node)
-  const joined = () => {
-    const sound = new Sound()
-    for (const chunk of chunks) sound.append(chunk)
-    return { samples: sound.samples(), sampleRate: context.sampleRate }
-  }
   return {
-    get recording() {
-      return joined()
-    },
     stop: () => {
-      const recording = joined()
+      const sound = new Sound()
+      for (const chunk of chunks) sound.append(chunk)
       node.port.onmessage = null
       source.disconnect()
       for (const track of stream.getTracks()) track.stop()
       if (context.state !== "closed") void context.close()
-      return recording
+      return { samples: sound.samples(), sampleRate: context.sampleRate }
     },
   }
 }

@@ -1,11 +1,5 @@
 // Fields of forms: a label, a control, a hint, and what is wrong, tied together for screen readers.
-import {
-  type InputHTMLAttributes,
-  type ReactNode,
-  type SelectHTMLAttributes,
-  type TextareaHTMLAttributes,
-  useId,
-} from "react"
+import { type InputHTMLAttributes, type ReactNode, type SelectHTMLAttributes, useId } from "react"
 
 const CONTROL =
   "w-full rounded-lg border border-line-strong/60 bg-surface px-3 text-ink placeholder:text-soft aria-invalid:border-bad disabled:opacity-60"
@@ -50,14 +44,6 @@ export function TextField({ label, hint, error, ...rest }: Common & InputHTMLAtt
   return (
     <Labelled label={label} hint={hint} error={error ?? null}>
       {(attributes) => <input className={`${CONTROL} min-h-10`} {...attributes} {...rest} />}
-    </Labelled>
-  )
-}
-
-export function TextArea({ label, hint, error, ...rest }: Common & TextareaHTMLAttributes<HTMLTextAreaElement>) {
-  return (
-    <Labelled label={label} hint={hint} error={error ?? null}>
-      {(attributes) => <textarea className={`${CONTROL} py-2`} {...attributes} {...rest} />}
     </Labelled>
   )
 }

@@ -1,6 +1,7 @@
 // Whether the fleet answers, what it is, and the key it is asked with.
 import { create } from "zustand"
 import { persist } from "zustand/middleware"
+import { tell } from "~/api/http"
 import type { BalancerHealth } from "~/api/types"
 import { storage } from "./storage"
 
@@ -38,6 +39,13 @@ export const useConnection = create<Connection>()(
     { name: "fleet.key", storage, partialize: ({ key }) => ({ key }) },
   ),
 )
+
+tell({
+  key: () => useConnection.getState().key,
+  answered: () => useConnection.getState().answered(),
+  unanswered: () => useConnection.getState().unanswered(),
+  keyWanted: (reason) => useConnection.getState().wantKey(reason),
+})
 
 /** Until another key is given, or the signal is aborted: nothing is gained by asking again with the same. */
 export function anotherKey(signal: AbortSignal): Promise<void> {

@@ -1,9 +1,9 @@
 // A take as a file, in the format that is chosen.
 
 import { useState } from "react"
-import { filenameOf, fileOf, save } from "~/api/encode"
 import { Refused } from "~/api/errors"
 import type { AudioFormat } from "~/api/types"
+import { filenameOf, fileOf, save } from "~/audio/files"
 import { Button } from "~/components/buttons"
 import { current, useDrafts } from "~/stores/drafts"
 import { showError } from "~/stores/notices"

@@ -1,7 +1,7 @@
 // Which draft is open, and what can be done with drafts.
 import { Menu, MenuButton, MenuItem, MenuItems } from "@headlessui/react"
 import { type ReactNode, useRef, useState } from "react"
-import { save } from "~/api/encode"
+import { save } from "~/audio/files"
 import { Icon, type IconName } from "~/components/icons"
 import { current, exported, useDrafts } from "~/stores/drafts"
 import { offerUndo, showError, useNotices } from "~/stores/notices"

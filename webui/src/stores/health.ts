@@ -1,7 +1,7 @@
 // Asks the fleet how it is, for as long as the page is open: often while it is away, seldom while it is well.
-import { useConnection } from "~/stores/connection"
-import { ApiError } from "./errors"
-import { api, bodyOf } from "./http"
+import { ApiError } from "~/api/errors"
+import { api, bodyOf } from "~/api/http"
+import { useConnection } from "./connection"
 
 const WELL_S = 5
 const AWAY_S = 1.5

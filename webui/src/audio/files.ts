@@ -1,7 +1,8 @@
 // A take as a file: WAV and bare PCM are made here, the others by the fleet's own encoders.
-import { wavOf } from "~/audio/sound"
-import { api, bodyOf } from "./http"
-import type { AudioFormat } from "./types"
+
+import { api, bodyOf } from "~/api/http"
+import type { AudioFormat } from "~/api/types"
+import { wavOf } from "./sound"
 
 export async function fileOf(samples: Int16Array, format: AudioFormat): Promise<Blob> {
   const raw = new Blob([samples as BlobPart], { type: "audio/pcm" })
