@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx2
 
-from tests.running import RunningWorker, free_port, jobs, wait_for
+from tests.running import ROOT, RunningWorker, free_port, jobs, wait_for
 
 _EXAMPLES = 60
 """Of each operation, beside those that cover the schema's own limits."""
@@ -27,6 +28,7 @@ def test_no_request_makes_the_server_fail(tmp_path: Path) -> None:
         done = subprocess.run(
             [*command, *limits, *scope, *left_out, *quiet],
             cwd=tmp_path,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks", "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=400,

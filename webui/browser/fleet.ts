@@ -159,6 +159,7 @@ export const test = base.extend<Fixtures, { fleet: RunningFleet }>({
   opened: async ({ page, fleet }, use) => {
     const watched = watch(page)
     await page.goto(fleet.url)
+    await expect(page.getByLabel("Text to speak")).toBeVisible()
     await use(page)
     expectQuiet(watched, fleet.url)
   },
