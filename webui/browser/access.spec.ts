@@ -17,7 +17,7 @@ test("a fleet with keys asks for one, says that one is wrong, and keeps the righ
     await page.goto(guarded.url)
     const dialog = page.getByRole("dialog", { name: "The fleet's key" })
     await expect(dialog.getByRole("heading")).toBeVisible()
-    await look(page, "key")
+    await look(page, "key", "few")
     await dialog.getByRole("button", { name: "Close" }).click()
     await page.waitForTimeout(3_500) // longer than between two attempts to read the library
     await expect(dialog).toHaveCount(0)
@@ -60,7 +60,7 @@ test("while the server is away the page says so, loses no text, and goes on by i
     })
     await text.fill("Written while it was away.")
     await expect(page.getByRole("button", { name: "Generate" })).toBeDisabled()
-    await look(page, "away")
+    await look(page, "away", "few")
     for (const screen of ["Voices", "Emotions", "Fleet", "Speak"]) {
       await page.getByRole("link", { name: screen }).click()
       await expect(page.getByRole("heading", { name: screen, exact: true })).toBeAttached()

@@ -5,7 +5,6 @@ import { expect, type Page } from "@playwright/test"
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8")
 const SCREENS = new URL("../artefacts/screens/", import.meta.url).pathname
-const WIDTHS = [360, 1280, 2560]
 
 interface Finding {
   id: string
@@ -34,22 +33,29 @@ export async function expectAccessible(page: Page): Promise<void> {
   expect(grave, JSON.stringify(grave, null, 1)).toEqual([])
 }
 
-/** Looks at a screen in light and dark at three widths: accessible, nothing wider than the page, and kept as pictures. */
-export async function look(page: Page, name: string): Promise<void> {
+const EVERYWHERE = (["light", "dark"] as const).flatMap((theme) => [360, 1280, 2560].map((width) => ({ theme, width })))
+const FEW = [
+  { theme: "light", width: 1280 },
+  { theme: "dark", width: 360 },
+] as const
+
+/**
+ * Looks at a screen in light and dark at three widths: nothing is wider than the page, and pictures are kept. What a screen
+ * only shows for a while, as a dialog, is looked at in `few`. In either it is asked of axe in both colours.
+ */
+export async function look(page: Page, name: string, which: "everywhere" | "few" = "everywhere"): Promise<void> {
   mkdirSync(SCREENS, { recursive: true })
   const before = page.viewportSize() ?? { width: 1280, height: 900 }
-  for (const colorScheme of ["light", "dark"] as const) {
-    await page.emulateMedia({ colorScheme })
-    for (const width of WIDTHS) {
-      await page.setViewportSize({ width, height: width === 360 ? 780 : 900 })
-      await page.waitForTimeout(150)
-      const overflow = await page.evaluate(
-        () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
-      )
-      expect(overflow, `${name} at ${width} px is wider than the page`).toBeLessThanOrEqual(0)
-      await page.screenshot({ path: `${SCREENS}${name}-${width}-${colorScheme}.png`, fullPage: true })
-      if (width === (colorScheme === "light" ? 360 : 1280)) await expectAccessible(page)
-    }
+  for (const { theme, width } of which === "few" ? FEW : EVERYWHERE) {
+    await page.emulateMedia({ colorScheme: theme })
+    await page.setViewportSize({ width, height: width === 360 ? 780 : 900 })
+    await page.waitForTimeout(150)
+    const overflow = await page.evaluate(
+      () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    )
+    expect(overflow, `${name} at ${width} px is wider than the page`).toBeLessThanOrEqual(0)
+    await page.screenshot({ path: `${SCREENS}${name}-${width}-${theme}.png`, fullPage: true })
+    if (FEW.some((one) => one.theme === theme && one.width === width)) await expectAccessible(page)
   }
   await page.emulateMedia({ colorScheme: null })
   await page.setViewportSize(before)

@@ -117,7 +117,7 @@ test("of two versions each field is chosen", async ({ opened: page, fleet }) => 
   await expect(dialog(page).getByRole("heading", { name: "Somebody else has changed this emotion" })).toBeVisible()
   await expect(dialog(page).getByLabel("Description, yours: mine")).toBeChecked()
   await dialog(page).getByLabel("Expressiveness, theirs: 0.7").check()
-  await look(page, "emotions-conflict")
+  await look(page, "emotions-conflict", "few")
   await dialog(page).getByRole("button", { name: "Save what is chosen" }).click()
   await expect(dialog(page)).toHaveCount(0)
   const saved = await emotion(fleet, "Contested")
@@ -136,5 +136,5 @@ test("what somebody else changed meanwhile stays when only a voice is attached",
 test("the screen and its editor are accessible and look as they should", async ({ opened: page }) => {
   await look(page, "emotions")
   await page.getByRole("button", { name: "New emotion" }).click()
-  await look(page, "emotions-new")
+  await look(page, "emotions-new", "few")
 })

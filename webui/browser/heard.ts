@@ -1,11 +1,28 @@
 // What really leaves the page's audio graph, sample by sample.
 import { expect, type Page } from "@playwright/test"
 
-/** To be called before the page is opened: whatever is connected to the output is recorded on its way, too. */
+/** Runs on the audio thread, which no busy page holds up: every quantum is handed on. */
+const RECORDER = `
+registerProcessor("recorder", class extends AudioWorkletProcessor {
+  process([channels]) {
+    this.port.postMessage(channels[0] ? channels[0].slice() : new Float32Array(128))
+    return true
+  }
+})`
+
+/**
+ * To be called before the page is opened: whatever is connected to the output is recorded on its way, too. The page's policy
+ * would refuse the recorder: it wants `test.use({ bypassCSP: true })`.
+ */
 export async function recordOutput(page: Page): Promise<void> {
-  await page.addInitScript(() => {
+  await page.addInitScript((source) => {
     const heard: Float32Array[] = []
     Object.assign(window, { heard })
+    const addModule = AudioWorklet.prototype.addModule
+    AudioWorklet.prototype.addModule = async function (this: AudioWorklet, ...module) {
+      await addModule.call(this, URL.createObjectURL(new Blob([source], { type: "text/javascript" })))
+      await addModule.apply(this, module)
+    }
     const connect = AudioNode.prototype.connect
     const recorders = new WeakMap<BaseAudioContext, AudioNode>()
     // biome-ignore lint/suspicious/noExplicitAny: connect has two shapes
@@ -13,10 +30,9 @@ export async function recordOutput(page: Page): Promise<void> {
       if (to[0] === this.context.destination) {
         let recorder = recorders.get(this.context)
         if (!recorder) {
-          // Deprecated, and the one node that hands out samples without a file of its own, which the policy would refuse.
-          const node = this.context.createScriptProcessor(4096, 1, 1)
-          node.onaudioprocess = ({ inputBuffer }) => heard.push(inputBuffer.getChannelData(0).slice())
-          connect.call(node, this.context.destination as never)
+          const node = new AudioWorkletNode(this.context, "recorder", { channelCount: 1, channelCountMode: "explicit" })
+          node.port.onmessage = ({ data }) => heard.push(data)
+          connect.call(node, this.context.destination as never) // or it would not be asked to process
           recorders.set(this.context, node)
           recorder = node
         }
@@ -24,7 +40,7 @@ export async function recordOutput(page: Page): Promise<void> {
       }
       return connect.apply(this, to as never) as never
     } as typeof connect
-  })
+  }, RECORDER)
 }
 
 export async function heardSamples(page: Page): Promise<Float32Array> {

@@ -166,9 +166,9 @@ test("the screen and its dialogs are accessible and look as they should", async 
   await expect(page.getByRole("article").first()).toBeVisible()
   await look(page, "voices")
   await page.getByRole("button", { name: "New voice" }).click()
-  await look(page, "voices-new")
+  await look(page, "voices-new", "few")
   await page.getByRole("button", { name: "Record with the microphone" }).click()
-  await look(page, "voices-record")
+  await look(page, "voices-record", "few")
 })
 
 test("a microphone is recorded, trimmed, heard, and becomes a voice that speaks", async ({ fleet, playwright }) => {

@@ -7,6 +7,8 @@ import { expectWhole, heardSamples, recordOutput } from "../heard"
 /** The site, and a recording, from whoever started both. */
 const { SITE = "", RECORDING = "" } = process.env
 
+test.use({ bypassCSP: true }) // for the recorder of what is heard
+
 test("the page comes from the disk, speaks without a gap, takes recordings and drains", async ({ page }) => {
   const watched = watch(page)
   await recordOutput(page)

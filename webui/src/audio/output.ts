@@ -33,8 +33,9 @@ export function awakeContext(): AudioContext {
 
 export async function openOutput(onReport: (report: PlayerReport) => void): Promise<Output> {
   const context = awakeContext()
-  // Worklets exist in secure contexts only: https, or this machine itself.
-  return context.audioWorklet ? workletOutput(context, onReport) : scheduledOutput(context, onReport)
+  // Worklets exist in secure contexts only: https, or this machine itself. Its file may be out of reach, too.
+  if (!context.audioWorklet) return scheduledOutput(context, onReport)
+  return await workletOutput(context, onReport).catch(() => scheduledOutput(context, onReport))
 }
 
 async function workletOutput(context: AudioContext, onReport: (report: PlayerReport) => void): Promise<Output> {
