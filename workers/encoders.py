@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import IO, Protocol, cast
+from weakref import finalize
 
 import av
 import av.container
@@ -93,7 +95,7 @@ class ContainerEncoder:
 
 
 class FileEncoder:
-    """The same formats written to a file, whose header then says how long it is."""
+    """The same formats written to a file; WAV, FLAC and MP3 then begin with how long it is."""
 
     def __init__(self, audio_format: AudioFormat, file: IO[bytes]) -> None:
         self._muxer = _Muxer(_RECIPES[audio_format], file, _RECIPES[audio_format].of_files)
@@ -111,6 +113,7 @@ class _Muxer:
         options = {"flush_packets": "1", "fflags": "+bitexact", **options}
         container = av.open(sink, "w", format=recipe.muxer, options=options)
         self._container = container
+        finalize(self, _close, container).atexit = False
         self._stream = cast(AudioStream, self._container.add_stream(recipe.codec, rate=SAMPLE_RATE))
         self._stream.codec_context.layout = "mono"
         self._stream.codec_context.format = recipe.sample_format
@@ -129,6 +132,12 @@ class _Muxer:
     def finish(self) -> None:
         self._container.mux(self._stream.encode(None))
         self._container.close()
+
+
+def _close(container: av.container.OutputContainer) -> None:
+    """Of an encoder that was left: a container and its streams hold each other, with FLAC more than a megabyte."""
+    with suppress(OSError, ValueError):  # it may have been left because the file took no more, or was closed
+        container.close()
 
 
 class _Sink:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
+import psutil
 import pytest
 
 from fleet.contract import SAMPLE_RATE, AudioFormat
@@ -57,3 +60,17 @@ def test_lossless_formats_are_exact() -> None:
 def test_what_lies_outside_the_range_is_clipped_not_wrapped() -> None:
     """Samples beyond ±1 become the loudest value of their sign."""
     assert to_int16(np.array([-3, -1, 0, 1, 3], np.float32)).tolist() == [-32768, -32767, 0, 32767, 32767]
+
+
+def test_encoders_that_are_left_take_no_memory() -> None:
+    """Callers who leave in mid-stream leave nothing behind that has to be looked for."""
+    process, second = psutil.Process(), tone(1)
+    encoder_for(AudioFormat.flac).encode(second)
+    before = process.memory_info().rss
+    gc.disable()
+    try:
+        for _ in range(100):
+            encoder_for(AudioFormat.flac).encode(second)
+        assert process.memory_info().rss - before < 30 * 2**20
+    finally:
+        gc.enable()
