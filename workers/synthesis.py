@@ -100,7 +100,7 @@ class Synthesis:
         job = self._job(speech, await self._library.conditionals(speech.voice))
         async with aclosing(self._engine.submit(job)) as sound:
             async for samples in sound:
-                if not measured.audio_s:
+                if not measured.audio_s and len(samples):
                     self._metrics.heard_first_sound(time.monotonic() - started_at)
                     self._readiness.proved()
                 measured.audio_s += len(samples) / SAMPLE_RATE

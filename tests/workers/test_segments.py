@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +39,7 @@ def told(side: httpx2.Client, text: str, **more: object) -> list[tuple[str, dict
         "Only one.",
         "One.\n\n...\n\nThree.",
         "[pause 1s] One.",
+        "One. [pause 0s] Two. [pause 1s] Three.",
     ],
 )
 @pytest.mark.parametrize("speed", [1, 2])
@@ -46,7 +48,7 @@ def test_each_segment_is_told_once_and_in_order(side: httpx2.Client, text: str, 
     events = told(side, text, speed=speed)
     assert events[0][0] == "speech.segments"
     segments = events[0][1]["segments"]
-    assert "".join("".join(segments).split()) == "".join(text.replace("[pause 1s]", "").split())
+    assert "".join("".join(segments).split()) == "".join(re.sub(r"\[pause .s\]", "", text).split())
     sent, ends = 0, list[float]()
     for kind, data in events[1:-1]:
         if kind == "speech.audio.delta":
@@ -69,6 +71,15 @@ def test_segments_end_where_the_sound_pauses(worker_http: httpx2.Client) -> None
     end = round(SAMPLE_RATE * next(data["audio_s"] for kind, data in events if kind == "speech.segment.done"))
     assert not np.any(samples[end - round(0.95 * SAMPLE_RATE) : end])
     assert np.any(samples[end : end + SAMPLE_RATE // 4])
+
+
+def test_segments_without_a_pause_between_them_end_apart(worker_http: httpx2.Client) -> None:
+    """Where the text asks for none, the first one ends where it would with the pause, but for that."""
+    apart, joined = (
+        [data["audio_s"] for kind, data in told(worker_http, text) if kind == "speech.segment.done"]
+        for text in ("First. [pause 1s] Second.", "First. [pause 0s] Second.")
+    )
+    assert joined == pytest.approx([apart[0] - 1, apart[1] - 1], abs=0.002)
 
 
 def test_openai_events_stay_openai_events(side: httpx2.Client) -> None:

@@ -37,7 +37,8 @@ class Collector:
         self._queue: queue.SimpleQueue[Samples | _End] = queue.SimpleQueue()
 
     def put(self, sound: Sound) -> None:
-        self._queue.put(rendered(sound))
+        if len(sound):  # a pause may have no length
+            self._queue.put(rendered(sound))
 
     def end(self, error: FleetError | None = None) -> None:
         self._queue.put(_End(error))

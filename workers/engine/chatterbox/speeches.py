@@ -68,7 +68,8 @@ class Speech:
     """A job being spoken. Its fields belong to the engine's thread, but for `cancelled`, which anyone may set.
 
     `name` is its own even where two jobs have one id. `heard_until` is when whoever plays the sound as it comes runs
-    out of it, by `time.monotonic`. With `whole`, each segment is made into sound at once when it is decoded.
+    out of it, by `time.monotonic`. `told` segments had ended at the last pause. With `whole`, each segment is made into
+    sound at once when it is decoded.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Speech:
     whole: bool = False
     begun_at: float = field(default_factory=time.monotonic)
     current: int = 0
+    told: int = 0
     sounded: bool = False
     late: int = 0
     heard_until: float = 0.0
@@ -145,8 +147,9 @@ class Speech:
         self.sink.put(samples)
 
     def _pause(self) -> None:
-        if self.pause_s:
+        """Tell of the segments that have ended since the last pause, even where their writer wants none."""
+        if self.current > self.told:
             self.heard_until += self.pause_s
             done = sum(bool(segment.text) for segment in self.segments[: self.current])
             self.sink.put(Pause(self.pause_s, done))
-            self.pause_s = 0.0
+            self.pause_s, self.told = 0.0, self.current

@@ -139,7 +139,8 @@ class EspeakEngine:
         exaggeration = job.parameters.exaggeration
         turns: deque[Turn | Pause] = deque()
         done = 0
-        for passage in passages(speakable(job.text)):
+        found = passages(speakable(job.text))
+        for passage in found:
             for index, segment in enumerate(split(passage.text, language=language, limit=_SEGMENT_CHARS)):
                 if index:
                     turns.append(Pause(SENTENCE_PAUSE_S, done))
@@ -153,7 +154,7 @@ class EspeakEngine:
                         rate=speakers.words_per_minute(exaggeration, speaker.rate_factor),
                     )
                 )
-            if passage.pause_s:
+            if passage.pause_s or passage is not found[-1]:
                 turns.append(Pause(passage.pause_s, done))
         return turns
 

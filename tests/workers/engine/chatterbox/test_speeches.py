@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.contract import SAMPLE_RATE
 from tests.workers.engine.chatterbox.listening import Clock, Listener, joined, new_job
-from workers.engine.base import Samples
+from workers.engine.base import Pause, Samples, Sound
 from workers.engine.chatterbox import speeches
 from workers.engine.chatterbox.speeches import (
     BUFFER_LIMIT,
@@ -122,6 +122,29 @@ def test_segment_without_sound_leaves_the_longer_pause() -> None:
         one.receive(4, sound(0)[:0], last=True)
         assert one.over
         assert len(joined(listener.pieces)) == 2 * len(sound(0)) + PARAGRAPH_PAUSE
+
+
+@pytest.mark.parametrize("pauses", [(0, SENTENCE_PAUSE_S, 0), (SENTENCE_PAUSE_S, 0, 0)])
+@pytest.mark.parametrize("silent", [None, 0, 1])
+def test_every_end_is_told_before_what_follows_it_sounds(pauses: tuple[float, ...], silent: int | None) -> None:
+    """Also that of a segment without a pause behind it, and of one without sound."""
+    put = list[Sound]()
+
+    class Kept(Listener):
+        def put(self, sound: Sound) -> None:
+            put.append(sound)
+
+    one, _ = speech(*pauses)
+    one.sink = Kept()
+    for place in range(3):
+        one.receive(place, sound(place + 1)[: 0 if place == silent else None], last=True)
+    over, before = 0, dict[int, int]()
+    for each in put:
+        if isinstance(each, Pause):
+            over = each.done
+        else:
+            before[round(float(each.max())) - 1] = over
+    assert before == {place: place for place in range(3) if place != silent}
 
 
 def test_a_job_without_sound_has_not_sounded() -> None:
