@@ -216,7 +216,7 @@ def _count(worker: Worker, call: Call, status: int, headers: Headers) -> None:
     """An answer that is an error of the worker's own counts against it; that it is full does not."""
     if status in _WORKERS_FAULT:
         worker.failed(f"it answered {status}")
-    elif status == Overloaded.status:
+    elif status == Overloaded.status and is_speech(call.scope):
         told = next((value for name, value in headers if name.lower() == b"retry-after"), b"")
         worker.full_for(float(told) if told.isdigit() else 1.0)
     elif status < 400 and is_speech(call.scope):

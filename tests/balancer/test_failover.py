@@ -74,6 +74,16 @@ def test_last_workers_own_refusal_is_passed_on() -> None:
         assert (answer.status_code, answer.headers["retry-after"], bad.posts) == (429, "7", 1)
 
 
+def test_worker_that_has_no_room_for_something_else_still_speaks() -> None:
+    """That too many files wait to be encoded says nothing of its places for speech."""
+    pcm = {"content-type": "audio/pcm"}
+    with faulty.FaultyWorker(faulty.answer_full) as bad, RunningBalancer(bad.url, max_queue=0) as balancer:
+        balancer.wait_ready(1)
+        encode = httpx2.post(balancer.url + "/encode?format=mp3", content=b"abcd", headers=pcm, trust_env=False)
+        assert (encode.status_code, encode.headers["retry-after"], bad.posts) == (429, "7", 1)
+        assert (ask(balancer).headers["retry-after"], bad.posts) == ("7", 2)
+
+
 def test_no_worker_at_all_is_a_fast_503_and_heals_by_itself() -> None:
     """Without workers the answer is an immediate 503 with Retry-After; when one appears, requests succeed."""
     port = free_port(0)
