@@ -9,8 +9,8 @@ import pydantic_core
 from starlette.types import Scope
 
 from balancer.admission import Priority, Ticket
-from balancer.bodies import Body
 from balancer.policy import Ask
+from fleet.bodies import Body
 from fleet.errors import InvalidValue
 from fleet.headers import header
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from multidict import CIMultiDict
 from starlette.types import Scope
 
-from balancer.bodies import Body
+from fleet.bodies import Body
 from fleet.contract import REQUEST_ID_HEADER
 from fleet.deadlines import TIMEOUT_HEADER, remaining_s
 from fleet.errors import BadRequest, RouteNotFound

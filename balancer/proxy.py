@@ -17,7 +17,6 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from balancer.admission import Admission, Ticket
 from balancer.asks import ask_of, ticket_of
-from balancer.bodies import received
 from balancer.calls import Call
 from balancer.metrics import BalancerMetrics
 from balancer.passage import Passage
@@ -29,6 +28,7 @@ from balancer.stalls import Stall
 from balancer.upstream import LOSSES, Reply, TryAnother, Upstream, describe
 from balancer.worker import Worker
 from fleet.asgi import CutShort, while_client_stays
+from fleet.bodies import received
 from fleet.errors import UpstreamFailed
 from fleet.routes import is_speech
 from fleet.sse import WholeEvents, error_event

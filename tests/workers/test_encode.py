@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import resource
+import socket
 import subprocess
 from pathlib import Path
 
 import httpx2
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
+from fleet.bodies import Body
 from fleet.contract import SAMPLE_RATE, AudioFormat
-from tests.running import RunningFleet
+from fleet.errors import Overloaded
+from tests.running import RunningFleet, RunningWorker, free_port, wait_for
 from tests.sound import decode
 from tests.tools import require_tool
+from workers.encoding import Encoding
 
 PCM = {"content-type": "audio/pcm"}
 
@@ -78,6 +85,9 @@ def test_long_sound_is_encoded_too(fleet: RunningFleet) -> None:
         ("", b"abcd", "audio/pcm", (422, "format")),
         ("format=mp3", b"abcd", "audio/wav", (415, "content-type")),
         ("format=mp3", b"{}", "application/json", (415, "content-type")),
+        ("format=mp3", b"abcd", "", (415, "content-type")),
+        ("format=mp3", b"abcd", "audio/pcm; rate=16000", (415, "content-type")),
+        ("format=mp3", b"abcd", "audio/pcm;rate=24000;channels=2", (415, "content-type")),
     ],
 )
 def test_bad_input_is_told(
@@ -88,7 +98,67 @@ def test_bad_input_is_told(
     assert (answer.status_code, answer.json()["error"]["param"]) == refused
 
 
+@pytest.mark.parametrize("audio_format", AudioFormat)
+def test_one_sample_is_sound(worker_http: httpx2.Client, audio_format: AudioFormat) -> None:
+    """However little there is, it becomes a file that can be read."""
+    kind = {"content-type": "Audio/PCM; rate=24000; channels=1"}
+    answer = worker_http.post("/encode", params={"format": audio_format}, content=b"\x00\x10", headers=kind)
+    assert answer.status_code == 200
+    assert len(decode(answer.content, audio_format)[0]) >= 1
+
+
 def test_too_much_is_refused(side: httpx2.Client) -> None:
     """While it arrives; nothing of it is kept."""
     answer = side.post("/encode?format=mp3", content=(bytes(2**20) for _ in range(60)), headers=PCM)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("seconds", [10, 60])
+def test_a_full_disk_is_said_and_nothing_stays(tmp_path: Path, seconds: int) -> None:
+    """507 while there is no room, be it for what arrives or for what is made of it; afterwards it is encoded."""
+    noise = np.random.default_rng(0).integers(-9000, 9000, seconds * SAMPLE_RATE, "<i2").tobytes()
+    with RunningWorker(free_port(0), data_dir=tmp_path) as worker:
+        process = psutil.Process(worker.process.pid)
+
+        def encode() -> httpx2.Response:
+            return httpx2.post(
+                f"{worker.url}/encode?format=wav", content=noise, headers=PCM, trust_env=False, timeout=60
+            )
+
+        assert encode().status_code == 200
+        before = process.num_fds()
+        process.rlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        for _ in range(5):
+            refused = encode()
+            assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage_full")
+        process.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert encode().status_code == 200
+        wait_for(lambda: process.num_fds() <= before + 1, 5)
+
+
+@pytest.mark.parametrize("sent", [0, 4_000_000, 8_000_000])
+def test_callers_that_leave_are_not_worked_for(tmp_path: Path, sent: int) -> None:
+    """Before, while or after their sound arrives; it is no fault of the service, and nothing of theirs stays."""
+    with RunningWorker(free_port(0), data_dir=tmp_path) as worker:
+        process = psutil.Process(worker.process.pid)
+        before = process.num_fds()
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", worker.port)) as caller:
+                head = "POST /encode?format=opus HTTP/1.1\r\nHost: w\r\nContent-Type: audio/pcm\r\n"
+                caller.sendall(f"{head}Content-Length: 8000000\r\n\r\n".encode() + bytes(sent))
+        wait_for(lambda: worker.log.read_text().count("client_gone") == 5)
+        wait_for(lambda: process.num_fds() <= before + 1, 5)
+        assert "crashed" not in worker.log.read_text()
+
+
+async def test_few_wait_for_a_place() -> None:
+    """One more is told to come again, instead of waiting until it is given up; afterwards there is room."""
+    encoding = Encoding()
+
+    async def file() -> bytes:
+        second = bytes(2 * SAMPLE_RATE)
+        return b"".join([piece async for piece in encoding.file(Body(second, len(second)), AudioFormat.flac)])
+
+    answers = await asyncio.gather(*(file() for _ in range(7)), return_exceptions=True)
+    assert [isinstance(answer, Overloaded) for answer in answers] == [False] * 6 + [True]
+    assert {answer[:4] for answer in [*answers[:6], await file()] if isinstance(answer, bytes)} == {b"fLaC"}

@@ -127,7 +127,7 @@ export interface paths {
         put?: never;
         /**
          * Encode
-         * @description Encode sound that was answered as `pcm`, as a whole file whose header says how long it is.
+         * @description Encode sound that was answered as `pcm`, as a whole file; WAV, FLAC and MP3 begin with how long it is.
          */
         post: operations["encode_encode_post"];
         delete?: never;

@@ -25,10 +25,13 @@ class Body:
         self._held = held
         self.size = size
 
-    async def pieces(self, file: BinaryIO) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncIterator[bytes]:
         """From the beginning. For one reader at a time."""
-        await asyncio.to_thread(file.seek, 0)
-        while piece := await asyncio.to_thread(file.read, _PIECE):
+        if isinstance(self._held, bytes):
+            yield self._held
+            return
+        await asyncio.to_thread(self._held.seek, 0)
+        while piece := await asyncio.to_thread(self._held.read, _PIECE):
             yield piece
 
     def start(self) -> bytes:
@@ -37,7 +40,7 @@ class Body:
 
     def content(self) -> bytes | AsyncIterator[bytes]:
         """As an HTTP client takes it: a small body in one piece."""
-        return self._held if isinstance(self._held, bytes) else self.pieces(self._held)
+        return self._held if isinstance(self._held, bytes) else self.pieces()
 
     def close(self) -> None:
         """What it took is freed."""
