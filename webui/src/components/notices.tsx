@@ -1,10 +1,12 @@
-// Where short messages appear; screen readers hear them as they come.
+// Where short messages appear; screen readers hear them as they come. A part of the body of its own, beside the page:
+// what is in the page cannot be used, and is not read out, while a window is open over it.
+import { createPortal } from "react-dom"
 import { useNotices } from "~/stores/notices"
 import { Button, IconButton } from "./buttons"
 
 export function Notices() {
   const { notices, dismiss } = useNotices()
-  return (
+  return createPortal(
     <section
       aria-label="Messages"
       aria-live="polite"
@@ -19,7 +21,7 @@ export function Notices() {
           }`}
         >
           <div className="min-w-0 flex-1 self-center">
-            <p className={`font-medium ${tone === "bad" ? "text-bad" : ""}`}>{title}</p>
+            <p className={`font-medium break-words ${tone === "bad" ? "text-bad" : ""}`}>{title}</p>
             {detail && <p className="text-sm break-words text-soft">{detail}</p>}
             <RequestId id={requestId ?? null} />
           </div>
@@ -31,7 +33,8 @@ export function Notices() {
           <IconButton icon="close" label="Dismiss" onClick={() => dismiss(id)} />
         </div>
       ))}
-    </section>
+    </section>,
+    document.body,
   )
 }
 
