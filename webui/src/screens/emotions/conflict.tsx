@@ -1,10 +1,12 @@
-// Two versions of one profile, field by field; of each field one is kept.
+// Two versions of one profile, field by field; of each field one is kept: at first mine where I have changed it, and else theirs.
 import { useState } from "react"
 import { Button } from "~/components/buttons"
 import { useLibrary } from "~/stores/library"
 import { differing, FIELDS, merged, type Profile, said, same } from "./profiles"
 
 interface ConflictProps {
+  /** As it was before either changed it. */
+  before: Profile
   mine: Profile
   theirs: Profile
   busy: boolean
@@ -12,9 +14,9 @@ interface ConflictProps {
   onTheirs: () => void
 }
 
-export function Conflict({ mine, theirs, busy, onSave, onTheirs }: ConflictProps) {
+export function Conflict({ before, mine, theirs, busy, onSave, onTheirs }: ConflictProps) {
   const voices = useLibrary(({ voices }) => voices)
-  const [keepMine, setKeepMine] = useState<ReadonlySet<keyof Profile>>(() => new Set(differing(mine, theirs)))
+  const [keepMine, setKeepMine] = useState<ReadonlySet<keyof Profile>>(() => new Set(differing(before, mine)))
   const choose = (name: keyof Profile, isMine: boolean) =>
     setKeepMine((now) => new Set(isMine ? [...now, name] : [...now].filter((other) => other !== name)))
 

@@ -11,6 +11,7 @@ import { TroubleNote } from "~/components/troubleNote"
 import { useConnection } from "~/stores/connection"
 import { defaultVoice, useLibrary } from "~/stores/library"
 import { inheritedFrom, PARAMETERS } from "~/stores/parameters"
+import { usePreviews } from "~/stores/previews"
 import { Conflict } from "./conflict"
 import { differing, EMPTY, type Profile, profileOf } from "./profiles"
 import { VoiceOrder } from "./voiceOrder"
@@ -21,6 +22,12 @@ export type Editing = { id: string } | { from: Profile }
 export const NEW: Editing = { from: EMPTY }
 
 const SENTENCE = "This is how I speak when I am in this mood."
+
+const NOT_SAVED = (
+  <p role="alert" className="rounded-xl bg-warn-wash p-3 text-sm text-warn">
+    What you have changed is not saved.
+  </p>
+)
 
 export function EmotionDialog({ editing, onClose }: { editing: Editing; onClose: () => void }) {
   const { voices, emotions } = useLibrary()
@@ -33,9 +40,13 @@ export function EmotionDialog({ editing, onClose }: { editing: Editing; onClose:
   const [leaving, setLeaving] = useState(false)
   const [busy, setBusy] = useState(false)
   const [sentence, setSentence] = useState(SENTENCE)
+  const [reading, setReading] = useState(0)
   const characters = useId()
   const id = "id" in editing ? editing.id : null
 
+  useEffect(() => () => usePreviews.getState().stop(), [])
+
+  // biome-ignore lint/correctness/useExhaustiveDependencies: read again when that is asked for
   useEffect(() => {
     if (id === null) return
     let over = false
@@ -50,7 +61,7 @@ export function EmotionDialog({ editing, onClose }: { editing: Editing; onClose:
     return () => {
       over = true
     }
-  }, [id])
+  }, [id, reading])
 
   async function save(wanted: Profile, over: string | undefined) {
     setBusy(true)
@@ -60,10 +71,11 @@ export function EmotionDialog({ editing, onClose }: { editing: Editing; onClose:
       await useLibrary.getState().refresh()
       onClose()
     } catch (error) {
-      if (id !== null && error instanceof ApiError && error.status === 412) await showTheirs(id)
+      if (id !== null && error instanceof ApiError && error.status === 412) await showTheirs(id, wanted)
       else {
         setTheirs(null)
         setProfile(wanted)
+        setSaved(theirs ?? saved)
         setTrouble({ param: error instanceof ApiError ? error.param : null, said: inWords(error) })
       }
     } finally {
@@ -71,11 +83,20 @@ export function EmotionDialog({ editing, onClose }: { editing: Editing; onClose:
     }
   }
 
-  async function showTheirs(changed: string) {
+  async function showTheirs(changed: string, wanted: Profile) {
     try {
       const { body, version: read } = await readEmotion(changed)
-      setTheirs(profileOf(body))
+      const found = profileOf(body)
+      if (differing(wanted, found).length === 0) {
+        await useLibrary.getState().refresh()
+        onClose()
+        return
+      }
+      setProfile(wanted)
+      setSaved(theirs ?? saved)
+      setTheirs(found)
       setVersion(read)
+      setLeaving(false)
     } catch (error) {
       setTrouble({ param: null, said: inWords(error) })
     }
@@ -97,18 +118,25 @@ export function EmotionDialog({ editing, onClose }: { editing: Editing; onClose:
 
   return (
     <Dialog open wide title={title} onClose={close}>
-      {theirs && profile ? (
-        <Conflict
-          mine={profile}
-          theirs={theirs}
-          busy={busy}
-          onSave={(chosen) => void save(chosen, version)}
-          onTheirs={() => {
-            setProfile(theirs)
-            setSaved(theirs)
-            setTheirs(null)
-          }}
-        />
+      {theirs && profile && saved ? (
+        <div className="flex flex-col gap-4">
+          <Conflict
+            key={version}
+            before={saved}
+            mine={profile}
+            theirs={theirs}
+            busy={busy}
+            onSave={(chosen) => void save(chosen, version)}
+            onTheirs={() => {
+              setProfile(theirs)
+              setSaved(theirs)
+              setTheirs(null)
+              setLeaving(false)
+            }}
+          />
+          {trouble && <TroubleNote trouble={trouble.said} />}
+          {leaving && NOT_SAVED}
+        </div>
       ) : (
         <form
           className="flex flex-col gap-4"
@@ -171,18 +199,28 @@ export function EmotionDialog({ editing, onClose }: { editing: Editing; onClose:
                   <PreviewButton
                     id={`unsaved ${JSON.stringify([profile, sentence])}`}
                     label="how it sounds now"
-                    fetch={() => spokenWith(sentence || SENTENCE, speaker?.id, parametersOf(profile))}
+                    fetch={() => spokenWith(sentence.trim() || SENTENCE, speaker?.id, parametersOf(profile))}
                   />
                 </div>
               </div>
             </div>
           )}
-          {elsewhere && <TroubleNote trouble={trouble.said} />}
-          {leaving && (
-            <p role="alert" className="rounded-xl bg-warn-wash p-3 text-sm text-warn">
-              What you have changed is not saved.
-            </p>
+          {elsewhere && (
+            <TroubleNote trouble={trouble.said}>
+              {!profile && (
+                <Button
+                  small
+                  onClick={() => {
+                    setTrouble(null)
+                    setReading(reading + 1)
+                  }}
+                >
+                  Try again
+                </Button>
+              )}
+            </TroubleNote>
           )}
+          {leaving && NOT_SAVED}
           <div className="flex justify-end gap-2">
             <Button tone="quiet" onClick={close}>
               {leaving ? "Leave without saving" : "Cancel"}
