@@ -66,6 +66,56 @@ test("leaving a choice of versions says what is lost; going on from theirs loses
   await expect(dialog(page).getByRole("alert")).toHaveCount(0)
 })
 
+test("a file that is dropped beside a card does not replace the page", async ({ opened: page }) => {
+  const refused = await page.evaluate(() => {
+    const dataTransfer = new DataTransfer()
+    dataTransfer.items.add(new File(["sound"], "beside.wav", { type: "audio/wav" }))
+    return ["dragover", "drop"].map((name) => {
+      const event = new DragEvent(name, { dataTransfer, bubbles: true, cancelable: true })
+      return !document.querySelector("nav")?.dispatchEvent(event)
+    })
+  })
+  expect(refused).toEqual([true, true])
+})
+
+test("long words stay within a narrow page", async ({ opened: page, fleet }) => {
+  const long = (letter: string) => letter.repeat(120)
+  const sound = await fleet.speech({ text: "Somebody who speaks for some seconds will do.", format: "wav" })
+  const form = new FormData()
+  form.append("file", new Blob([new Uint8Array(sound)]), "long.wav")
+  form.append("name", long("V"))
+  const voice = await fleet.json<{ id: string }>("/voices", { method: "POST", body: form })
+  const names = { name: long("N"), character: long("C"), description: long("D"), voices: [voice.id] }
+  const made = await fleet.post<Emotion>("/emotions", names)
+  await page.setViewportSize({ width: 360, height: 780 })
+  await expect(card(page, long("N"))).toBeVisible()
+  await expectWithin(page)
+  await page.getByLabel("Search the emotions").fill(long("S"))
+  await expectWithin(page)
+  await page.getByLabel("Search the emotions").fill("")
+  await card(page, long("N")).getByRole("button", { name: /^Edit/ }).click()
+  await expect(dialog(page).getByLabel("Name")).toHaveValue(long("N"))
+  await expectWithin(page)
+  await dialog(page).getByRole("button", { name: "Cancel" }).click()
+  await card(page, long("N"))
+    .getByRole("button", { name: /^Delete/ })
+    .click()
+  await expectWithin(page)
+  await expect(async () => expect((await fetch(`${fleet.url}/emotions/${made.id}`)).status).toBe(404)).toPass()
+  await fleet.json(`/voices/${voice.id}`, { method: "DELETE" }).catch(() => undefined)
+})
+
+/** Nothing is wider than what holds it: neither the page nor a card, a heading, a message. */
+async function expectWithin(page: Page) {
+  const wide = await page.evaluate(() =>
+    [...document.querySelectorAll("html, main h2, main p, article, li, [role=dialog] > *, [role=status]")]
+      .filter((element) => element.clientWidth > 0 && element.scrollWidth > element.clientWidth + 1)
+      .filter((element) => getComputedStyle(element).overflowX === "visible")
+      .map((element) => element.outerHTML.slice(0, 120)),
+  )
+  expect(wide).toEqual([])
+}
+
 test("what is heard in a window falls silent with it", async ({ opened: page }) => {
   await page.getByRole("button", { name: "New emotion" }).click()
   await dialog(page).getByLabel("Hear it").fill("A long sentence that goes on for quite some time. ".repeat(6))
@@ -106,4 +156,14 @@ test("two who have made the same change have nothing to choose", async ({ opened
   await dialog(page).getByRole("button", { name: "Save" }).click()
   await expect(dialog(page)).toHaveCount(0)
   await expect(card(page, "Agreed")).toContainText("the same")
+})
+
+test("an emotion that is made again after it was deleted is shown", async ({ opened: page, fleet }) => {
+  const first = await fleet.post<Emotion>("/emotions", { name: "Again" })
+  await card(page, "Again").getByRole("button", { name: "Delete Again" }).click()
+  await page.getByRole("button", { name: "Dismiss" }).click()
+  await expect.poll(async () => (await fetch(`${fleet.url}/emotions/${first.id}`)).status).toBe(404)
+  const second = await fleet.post<Emotion>("/emotions", { name: "Again", description: "the second" })
+  expect(second.id).toBe(first.id)
+  await expect(card(page, "Again")).toContainText("the second")
 })

@@ -67,9 +67,9 @@ export function EmotionCard({ emotion, voices, onEdit, onDuplicate, onHide }: Em
         await deleteEmotion(emotion.id)
         await useLibrary.getState().refresh()
       } catch (error) {
-        onHide(false)
         showError(error)
       }
+      onHide(false) // also what is gone: one that is made anew of the same name has its id
     }
     undoable(
       `“${emotion.name}” is deleted`,
@@ -101,12 +101,14 @@ export function EmotionCard({ emotion, voices, onEdit, onDuplicate, onHide }: Em
       <p className="text-sm">{parameters.join(" · ") || "Sets no parameter"}</p>
       <ul aria-label={`Voices of ${emotion.name}`} className="flex flex-wrap gap-1.5">
         {emotion.voices.map((id) => (
-          <li key={id} className="flex items-center rounded-full bg-raised pl-3 text-sm">
-            {nameOf(id)}
+          <li key={id} className="flex max-w-full items-center rounded-full bg-raised pl-3 text-sm">
+            <span className="truncate" title={nameOf(id)}>
+              {nameOf(id)}
+            </span>
             <button
               type="button"
               aria-label={`Take ${nameOf(id)} out of ${emotion.name}`}
-              className="grid size-8 place-items-center rounded-full text-soft hover:text-ink"
+              className="grid size-9 shrink-0 place-items-center rounded-full text-soft hover:text-ink"
               onClick={() => void attach(() => changeVoices(emotion.id, (ids) => ids.filter((other) => other !== id)))}
             >
               ×
@@ -116,7 +118,7 @@ export function EmotionCard({ emotion, voices, onEdit, onDuplicate, onHide }: Em
         <li>
           <select
             aria-label={`Add a voice to ${emotion.name}`}
-            className="h-8 max-w-36 rounded-full border border-line-strong/60 bg-surface px-2 text-sm text-soft"
+            className="h-9 max-w-36 rounded-full border border-line-strong/60 bg-surface px-2 text-sm text-soft"
             value=""
             onChange={(event) => {
               const { value } = event.target
@@ -138,7 +140,7 @@ export function EmotionCard({ emotion, voices, onEdit, onDuplicate, onHide }: Em
         <PreviewButton
           id={`emotion ${emotion.id} ${emotion.updated_at} ${sentence}`}
           label={`${emotion.name} spoken`}
-          fetch={() => testEmotion(emotion.id, sentence || undefined)}
+          fetch={() => testEmotion(emotion.id, sentence.trim() || undefined)}
         />
         <input
           aria-label={`What ${emotion.name} says when it is tried`}

@@ -1,5 +1,5 @@
 // Emotions: named ways of speaking by character; voices are dragged onto them.
-import { type DragEvent, useState } from "react"
+import { type DragEvent, useEffect, useState } from "react"
 import type { Emotion, Voice } from "~/api/types"
 import { Button } from "~/components/buttons"
 import { Icon } from "~/components/icons"
@@ -14,6 +14,7 @@ export default function EmotionsScreen() {
   const [search, setSearch] = useState("")
   const [editing, setEditing] = useState<Editing | null>(null)
   const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set())
+  useEffect(keepBesideCards, [])
   const shown = emotions.filter((emotion) => !hidden.has(emotion.id) && mentions(emotion, search))
 
   return (
@@ -44,7 +45,7 @@ export default function EmotionsScreen() {
         <div className="flex min-w-0 flex-col gap-8">
           {byCharacter(shown).map(([character, theirs]) => (
             <section key={character} aria-label={character} className="flex flex-col gap-3">
-              <h2 className="font-semibold">{character}</h2>
+              <h2 className="font-semibold break-words">{character}</h2>
               <ul className="grid grid-cols-[repeat(auto-fill,minmax(min(100%,22rem),1fr))] gap-4">
                 {theirs.map((emotion) => (
                   <li key={emotion.id} className="min-w-0">
@@ -65,7 +66,7 @@ export default function EmotionsScreen() {
             </section>
           ))}
           {loaded && shown.length === 0 && (
-            <p className="rounded-2xl border-2 border-dashed border-line p-8 text-center text-soft">
+            <p className="rounded-2xl border-2 border-dashed border-line p-8 text-center break-words text-soft">
               {search
                 ? `No emotion is called “${search}”.`
                 : "There is no emotion yet. Make one: a name, and how it speaks."}
@@ -110,6 +111,21 @@ function Shelf({ voices }: { voices: readonly Voice[] }) {
       </ul>
     </aside>
   )
+}
+
+/** A file that misses the cards is not taken: left to itself, the browser would show it in the place of the page. */
+function keepBesideCards(): () => void {
+  const refuse = (event: globalThis.DragEvent) => {
+    if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return
+    event.preventDefault()
+    event.dataTransfer.dropEffect = "none"
+  }
+  addEventListener("dragover", refuse)
+  addEventListener("drop", refuse)
+  return () => {
+    removeEventListener("dragover", refuse)
+    removeEventListener("drop", refuse)
+  }
 }
 
 function mentions({ name, character, description }: Emotion, search: string): boolean {
