@@ -41,7 +41,7 @@ function ParameterSlider({
   honoured,
   onChange,
 }: ParameterSlidersProps & { parameter: Parameter }) {
-  const { name, label, meaning, ends, from, to, step, least, most } = parameter
+  const { name, label, meaning, ends, from, to, step, least, most, whole = false } = parameter
   const given = values[name] ?? null
   const holds = inherited[name]
   const ignored = whyIgnored(name, honoured)
@@ -55,6 +55,7 @@ function ParameterSlider({
       step={step}
       least={least}
       most={most}
+      whole={whole}
       ends={ends}
       isSet={given !== null}
       said={ignored ?? `${meaning} ${source}`.trim()}

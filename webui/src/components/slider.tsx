@@ -20,6 +20,8 @@ interface SliderProps {
   isSet: boolean
   /** With `log`, equal ways on the scale are equal ratios. */
   scale?: "linear" | "log"
+  /** Whether only whole numbers may be typed. */
+  whole?: boolean
   disabled?: boolean
   /** Null gives the value back to where it is inherited from. */
   onChange: (value: number | null) => void
@@ -37,6 +39,7 @@ export function Slider({
   ends,
   isSet,
   scale = "linear",
+  whole = false,
   disabled = false,
   onChange,
 }: SliderProps) {
@@ -62,7 +65,7 @@ export function Slider({
         <IconButton
           icon="reset"
           label={`${label}: back to its default`}
-          className={isSet && !disabled ? "size-8!" : "invisible size-8!"}
+          className={isSet && !disabled ? "" : "invisible"}
           onClick={() => onChange(null)}
         />
         <NumberField
@@ -71,7 +74,7 @@ export function Slider({
           quiet={!isSet}
           disabled={disabled}
           onCommit={(typed) => {
-            const next = within({ least, most }, typed)
+            const next = within({ least, most, whole }, typed)
             if (next !== null) onChange(next)
           }}
         />
@@ -128,7 +131,7 @@ function NumberField({ label, value, quiet, disabled, onCommit }: NumberFieldPro
     <input
       aria-label={label}
       inputMode="decimal"
-      className={`h-8 w-16 rounded-md border border-line-strong/60 bg-surface px-2 text-right text-sm tabular-nums ${quiet ? "text-soft" : ""}`}
+      className={`h-9 w-16 rounded-md border border-line-strong/60 bg-surface px-2 text-right text-sm tabular-nums ${quiet ? "text-soft" : ""}`}
       value={typed}
       disabled={disabled}
       onChange={(event) => setTyped(event.target.value)}

@@ -30,3 +30,9 @@ it("keeps what is typed within what the fleet takes", () => {
   ])
   expect(within(limits, "loud")).toBeNull()
 })
+
+it("takes whole numbers alone where it is a count that is typed, as the fleet does", () => {
+  const counts = PARAMETERS.filter(({ whole }) => whole)
+  expect(counts.map(({ name }) => name)).toEqual(["top_k"])
+  expect(counts.map((count) => within(count, "40,6"))).toEqual([41])
+})

@@ -22,6 +22,8 @@ export interface Parameter {
   step: number
   least: number
   most: number
+  /** Whether it is a count. */
+  whole?: boolean
   /** Upstream Chatterbox's own value. */
   initial: number
   fine: boolean
@@ -103,6 +105,7 @@ export const PARAMETERS: readonly Parameter[] = [
     step: 10,
     least: 0,
     most: 100_000,
+    whole: true,
     initial: 0,
     fine: true,
   },
@@ -153,7 +156,11 @@ export function whyIgnored(name: string, honoured: readonly string[] | null | un
 }
 
 /** The nearest value that the fleet takes; null for what is no number. */
-export function within({ least, most }: Pick<Parameter, "least" | "most">, typed: string): number | null {
-  const value = Number(typed.replace(",", "."))
+export function within(
+  { least, most, whole }: Pick<Parameter, "least" | "most" | "whole">,
+  typed: string,
+): number | null {
+  const number = Number(typed.replace(",", "."))
+  const value = whole ? Math.round(number) : number
   return typed.trim() === "" || !Number.isFinite(value) ? null : Math.max(least, Math.min(most, value))
 }
