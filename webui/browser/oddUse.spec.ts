@@ -1,10 +1,11 @@
 // Odd use of what all screens share, and of the emotions: long words, dropped files, many windows at a time.
-import type { Page } from "@playwright/test"
+import type { Locator, Page } from "@playwright/test"
 import type { Emotion } from "../src/api/types"
 import { expect, type RunningFleet, test } from "./fleet"
 
 const card = (page: Page, name: string) => page.getByRole("article", { name, exact: true })
 const dialog = (page: Page) => page.getByRole("dialog")
+const LEAST_TARGET_PX = 36
 
 test.beforeEach(async ({ opened: page }) => {
   await page.getByRole("link", { name: "Emotions" }).click()
@@ -114,6 +115,27 @@ async function expectWithin(page: Page) {
       .map((element) => element.outerHTML.slice(0, 120)),
   )
   expect(wide).toEqual([])
+}
+
+test("every control is large enough for a finger", async ({ opened: page, fleet }) => {
+  await fleet.post("/emotions", { name: "Touched", voices: ["alto"], temperature: 0.5 })
+  await expect(card(page, "Touched").getByRole("list")).toContainText("Alto")
+  expect(await small(page.getByRole("main"))).toEqual([])
+  await card(page, "Touched").getByRole("button", { name: "Edit Touched" }).click()
+  await dialog(page).getByText("Fine tuning").click()
+  await expect(dialog(page).getByLabel("Against repetition", { exact: true })).toBeVisible()
+  expect(await small(dialog(page))).toEqual([])
+})
+
+function small(within: Locator): Promise<string[]> {
+  return within.evaluate(
+    (root, least) =>
+      [...root.querySelectorAll("button, select, input:not([type=range])")]
+        .filter((element) => element.checkVisibility({ visibilityProperty: true }))
+        .filter((element) => element.getBoundingClientRect().height < least)
+        .map((element) => `${element.getAttribute("aria-label") ?? element.textContent}`),
+    LEAST_TARGET_PX,
+  )
 }
 
 test("what is heard in a window falls silent with it", async ({ opened: page }) => {

@@ -20,7 +20,7 @@ export function Button({ tone = "plain", icon, small, className = "", children, 
     <button
       type="button"
       className={`inline-flex items-center justify-center gap-2 rounded-lg border font-medium transition-colors disabled:cursor-not-allowed disabled:opacity-55 ${
-        small ? "min-h-8 px-2.5 text-sm" : "min-h-10 px-4"
+        small ? "min-h-9 px-2.5 text-sm" : "min-h-10 px-4"
       } ${TONES[tone]} ${className}`}
       {...rest}
     >
