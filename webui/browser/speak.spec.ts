@@ -19,6 +19,22 @@ async function speak(page: Page, words: string): Promise<void> {
   await expect(takes(page)).toHaveCount(before + 1, { timeout: 30_000 })
 }
 
+async function storedTakes(page: Page): Promise<number> {
+  return await page.evaluate(async () => {
+    const opening = indexedDB.open("chatterbox-fleet")
+    const db = await new Promise<IDBDatabase>((resolve) => {
+      opening.onsuccess = () => resolve(opening.result)
+    })
+    return await new Promise<number>((resolve) => {
+      const asked = db.transaction("takes").objectStore("takes").count()
+      asked.onsuccess = () => {
+        db.close()
+        resolve(asked.result)
+      }
+    })
+  })
+}
+
 /** The newest take's samples, as this browser keeps them. */
 async function kept(page: Page): Promise<Int16Array> {
   const samples = await page.evaluate(async () => {
@@ -174,6 +190,7 @@ test("a locked seed and the same settings make the same sound again", async ({ o
   await page.getByRole("slider", { name: "Speed" }).press("ArrowRight")
   await page.getByRole("slider", { name: "Expressiveness" }).press("ArrowRight")
   await speak(page, SENTENCE)
+  await expect.poll(() => storedTakes(page)).toBe(1)
   const first = await kept(page)
   await page.getByRole("button", { name: "Lock this seed" }).click()
   await speak(page, SENTENCE)
@@ -211,6 +228,7 @@ test("takes outlive the page, are heard again, compared, used anew and deleted",
   await speak(page, "The first of two takes.")
   await page.getByRole("slider", { name: "Speed" }).press("ArrowRight")
   await speak(page, "The second of two takes.")
+  await expect.poll(() => storedTakes(page)).toBe(2)
   await page.reload()
   await expect(takes(page)).toHaveCount(2)
   const [second, first] = [takes(page).nth(0), takes(page).nth(1)]

@@ -8,6 +8,8 @@ interface ParameterSlidersProps {
   inherited: Record<ParameterName, Inherited>
   /** Names of those that the engine uses; null where that is not known. */
   honoured: readonly string[] | null | undefined
+  /** What is set outlives the engine that runs: what it does not use can be set all the same. */
+  lasting?: boolean
   /** Null gives the value back to where it is inherited from. */
   onChange: (name: ParameterName, value: number | null) => void
 }
@@ -39,6 +41,7 @@ function ParameterSlider({
   values,
   inherited,
   honoured,
+  lasting = false,
   onChange,
 }: ParameterSlidersProps & { parameter: Parameter }) {
   const { name, label, meaning, ends, from, to, step, least, most, whole = false } = parameter
@@ -58,8 +61,8 @@ function ParameterSlider({
       whole={whole}
       ends={ends}
       isSet={given !== null}
-      said={ignored ?? `${meaning} ${source}`.trim()}
-      disabled={ignored !== null}
+      said={ignored && !lasting ? ignored : [meaning, source, ignored].filter(Boolean).join(" ")}
+      disabled={ignored !== null && !lasting}
       onChange={(value) => onChange(name, value)}
     />
   )

@@ -54,9 +54,9 @@ export function EmotionCard({ emotion, voices, onEdit, onDuplicate, onHide }: Em
       event.preventDefault()
       setOver(false)
       const voice = event.dataTransfer.getData(VOICE)
-      const file = event.dataTransfer.files[0]
+      const files = [...event.dataTransfer.files]
       if (voice) void attach(() => changeVoices(emotion.id, (ids) => attached(ids, voice)))
-      else if (file) void attach(() => addVoiceTo(emotion.id, file))
+      else if (files.length) void attach(() => addEach(emotion.id, files))
     },
   }
 
@@ -165,4 +165,9 @@ export function EmotionCard({ emotion, voices, onEdit, onDuplicate, onHide }: Em
       </div>
     </article>
   )
+}
+
+/** A voice of each, in their order. */
+async function addEach(emotion: string, files: readonly File[]): Promise<void> {
+  for (const file of files) await addVoiceTo(emotion, file)
 }

@@ -190,6 +190,7 @@ export function EmotionDialog({ editing, onClose }: { editing: Editing; onClose:
                   values={profile}
                   inherited={inheritedFrom(undefined, speaker)}
                   honoured={honoured}
+                  lasting
                   onChange={(name, value) => change({ [name]: value })}
                 />
                 <div className="flex items-end gap-1">

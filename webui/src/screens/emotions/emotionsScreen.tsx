@@ -134,7 +134,8 @@ function mentions({ name, character, description }: Emotion, search: string): bo
 
 function copyOf(emotion: Emotion, emotions: readonly Emotion[]) {
   const taken = new Set(emotions.map(({ name }) => name))
-  let name = `${emotion.name} (copy)`
-  for (let number = 2; taken.has(name); number++) name = `${emotion.name} (copy ${number})`
+  const stem = emotion.name.slice(0, 112) // a name holds at most 128 characters
+  let name = `${stem} (copy)`
+  for (let number = 2; taken.has(name); number++) name = `${stem} (copy ${number})`
   return { ...profileOf(emotion), name }
 }

@@ -145,6 +145,7 @@ function remove(voice: Voice, onHide: (hidden: boolean) => void) {
     try {
       await deleteVoice(voice.id, force)
       await useLibrary.getState().refresh()
+      show() // one that is made anew under the same name has the same id
     } catch (error) {
       show()
       if (error instanceof ApiError && error.code === "voice_in_use") offerForce(voice, error, () => void finish(true))
