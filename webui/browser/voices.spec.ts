@@ -149,8 +149,9 @@ test("who changes what somebody else has changed sees both versions", async ({ o
   await dialog(page).getByLabel("Description").fill("Mine")
   await dialog(page).getByRole("button", { name: "Save" }).click()
   await expect(dialog(page).getByRole("heading", { name: "Somebody else has changed this voice" })).toBeVisible()
-  await expect(dialog(page).getByRole("row", { name: "Description Mine Theirs" })).toBeVisible()
-  await dialog(page).getByRole("button", { name: "Save mine over it" }).click()
+  await expect(dialog(page).getByLabel("Description, yours: Mine")).toBeChecked()
+  await expect(dialog(page).getByLabel("Description, theirs: Theirs")).not.toBeChecked()
+  await dialog(page).getByRole("button", { name: "Save what is chosen" }).click()
   await expect(card(page, "Emil")).toContainText("Mine")
 })
 

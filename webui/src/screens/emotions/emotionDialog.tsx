@@ -3,6 +3,7 @@ import { useEffect, useId, useState } from "react"
 import { ApiError, inWords, type Trouble } from "~/api/errors"
 import { createEmotion, readEmotion, replaceEmotion, spokenWith } from "~/api/library"
 import { Button } from "~/components/buttons"
+import { Conflict } from "~/components/conflict"
 import { Dialog } from "~/components/dialog"
 import { TextField } from "~/components/fields"
 import { ParameterSliders } from "~/components/parameterSliders"
@@ -12,8 +13,8 @@ import { useConnection } from "~/stores/connection"
 import { defaultVoice, useLibrary } from "~/stores/library"
 import { inheritedFrom, PARAMETERS } from "~/stores/parameters"
 import { usePreviews } from "~/stores/previews"
-import { Conflict } from "./conflict"
-import { differing, EMPTY, type Profile, profileOf } from "./profiles"
+import { differing } from "~/stores/versions"
+import { EMPTY, FIELDS, type Profile, profileOf, said } from "./profiles"
 import { VoiceOrder } from "./voiceOrder"
 
 /** What is edited: a profile by its id, or a new one that begins as `from`. */
@@ -122,6 +123,8 @@ export function EmotionDialog({ editing, onClose }: { editing: Editing; onClose:
         <div className="flex flex-col gap-4">
           <Conflict
             key={version}
+            fields={FIELDS}
+            said={(of, name) => said(of, name, voices)}
             before={saved}
             mine={profile}
             theirs={theirs}

@@ -3,7 +3,7 @@ import { type DragEvent, useEffect, useState } from "react"
 import type { Emotion, Voice } from "~/api/types"
 import { Button } from "~/components/buttons"
 import { Icon } from "~/components/icons"
-import { TroubleNote } from "~/components/troubleNote"
+import { Reading, ScreenHeader } from "~/components/screenHeader"
 import { useLibrary } from "~/stores/library"
 import { EmotionCard, VOICE } from "./emotionCard"
 import { type Editing, EmotionDialog, NEW } from "./emotionDialog"
@@ -19,28 +19,12 @@ export default function EmotionsScreen() {
 
   return (
     <div className="flex flex-col gap-6">
-      <div className="flex flex-wrap items-center gap-3">
-        <h1 className="mr-auto text-2xl font-semibold">Emotions</h1>
-        <input
-          type="search"
-          aria-label="Search the emotions"
-          placeholder="Search"
-          className="min-h-10 w-full rounded-lg border border-line-strong/60 bg-surface px-3 placeholder:text-soft sm:w-64"
-          value={search}
-          onChange={(event) => setSearch(event.target.value)}
-        />
+      <ScreenHeader title="Emotions" search={search} onSearch={setSearch}>
         <Button tone="accent" icon="plus" onClick={() => setEditing(NEW)}>
           New emotion
         </Button>
-      </div>
-      {trouble && (
-        <TroubleNote trouble={trouble}>
-          <Button small onClick={() => void refresh()}>
-            Try again
-          </Button>
-        </TroubleNote>
-      )}
-      {!loaded && !trouble && <p className="text-soft">Loading…</p>}
+      </ScreenHeader>
+      <Reading loaded={loaded} trouble={trouble} onRetry={() => void refresh()} />
       <div className="grid items-start gap-6 xl:grid-cols-[minmax(0,1fr)_16rem]">
         <div className="flex min-w-0 flex-col gap-8">
           {byCharacter(shown).map(([character, theirs]) => (

@@ -1,13 +1,6 @@
 import { expect, it } from "vitest"
 import type { Emotion } from "~/api/types"
-import { ANYONE, attached, byCharacter, differing, EMPTY, merged } from "./profiles"
-
-it("merges two versions field by field", () => {
-  const mine = { ...EMPTY, name: "merry", description: "mine", voices: ["anna"] }
-  const theirs = { ...EMPTY, name: "merry", description: "theirs", exaggeration: 0.7 }
-  expect(differing(mine, theirs)).toEqual(["description", "voices", "exaggeration"])
-  expect(merged(mine, theirs, new Set(["description"] as const))).toEqual({ ...theirs, description: "mine" })
-})
+import { ANYONE, attached, byCharacter } from "./profiles"
 
 it("groups by character, those of none first", () => {
   const of = (name: string, character: string) => ({ name, character }) as Emotion

@@ -35,20 +35,6 @@ export const FIELDS: readonly { name: keyof Profile; label: string }[] = [
   ...PARAMETERS.map(({ name, label }) => ({ name, label })),
 ]
 
-export function same(one: Profile[keyof Profile], other: Profile[keyof Profile]): boolean {
-  return JSON.stringify(one) === JSON.stringify(other)
-}
-
-export function differing(mine: Profile, theirs: Profile): (keyof Profile)[] {
-  return FIELDS.map(({ name }) => name).filter((name) => !same(mine[name], theirs[name]))
-}
-
-/** One profile of two: of the named fields mine, of all others theirs. */
-export function merged(mine: Profile, theirs: Profile, keepMine: ReadonlySet<keyof Profile>): Profile {
-  const taken = Object.fromEntries([...keepMine].map((name) => [name, mine[name]]))
-  return { ...theirs, ...taken }
-}
-
 /** A field's value for a person. */
 export function said(profile: Profile, name: keyof Profile, voices: readonly Voice[]): string {
   const value = profile[name]

@@ -5,15 +5,14 @@ import { createVoice } from "~/api/library"
 import type { Voice } from "~/api/types"
 import { Button, IconButton } from "~/components/buttons"
 import { Dialog } from "~/components/dialog"
-import { TextField } from "~/components/fields"
 import { PreviewButton } from "~/components/previewButton"
 import { TroubleNote } from "~/components/troubleNote"
 import { newId } from "~/stores/drafts"
 import { useLibrary } from "~/stores/library"
-import { LanguageField } from "./languageField"
 import { QualityHints } from "./qualityHints"
 import { aliasesFrom, type NewRecording, nameFrom, whyUnfit } from "./recordings"
 import { RecordPanel } from "./recordPanel"
+import { VoiceFields } from "./voiceFields"
 
 interface NewVoiceDialogProps {
   open: boolean
@@ -141,33 +140,7 @@ export function NewVoiceDialog({ open, dropped, onClose }: NewVoiceDialogProps) 
               {unfit}
             </p>
           )}
-          <TextField
-            label="Name"
-            required
-            maxLength={128}
-            value={fields.name}
-            error={errorOf("name")}
-            onChange={(event) => change({ name: event.target.value })}
-          />
-          <LanguageField
-            value={fields.language}
-            error={errorOf("language")}
-            onChange={(language) => change({ language })}
-          />
-          <TextField
-            label="Aliases"
-            hint="Other names it answers to, separated by commas."
-            value={fields.aliases}
-            error={errorOf("aliases")}
-            onChange={(event) => change({ aliases: event.target.value })}
-          />
-          <TextField
-            label="Description"
-            maxLength={1000}
-            value={fields.description}
-            error={errorOf("description")}
-            onChange={(event) => change({ description: event.target.value })}
-          />
+          <VoiceFields fields={fields} errorOf={errorOf} onChange={change} />
           <label className="flex min-h-9 items-center gap-2">
             <input
               type="checkbox"

@@ -3,7 +3,7 @@ import { type DragEvent, useRef, useState } from "react"
 import type { Voice } from "~/api/types"
 import { Button } from "~/components/buttons"
 import { languageName } from "~/components/languages"
-import { TroubleNote } from "~/components/troubleNote"
+import { Reading, ScreenHeader } from "~/components/screenHeader"
 import { useConnection } from "~/stores/connection"
 import { useLibrary } from "~/stores/library"
 import { EditVoiceDialog } from "./editVoiceDialog"
@@ -68,33 +68,17 @@ export default function VoicesScreen() {
 
   return (
     <section aria-label="Voices" className="relative flex min-h-[70dvh] flex-col gap-6" {...dropping}>
-      <div className="flex flex-wrap items-center gap-3">
-        <h1 className="mr-auto text-2xl font-semibold">Voices</h1>
-        <input
-          type="search"
-          aria-label="Search the voices"
-          placeholder="Search"
-          className="min-h-10 w-full rounded-lg border border-line-strong/60 bg-surface px-3 placeholder:text-soft sm:w-64"
-          value={search}
-          onChange={(event) => setSearch(event.target.value)}
-        />
+      <ScreenHeader title="Voices" search={search} onSearch={setSearch}>
         <Button tone="accent" icon="plus" disabled={clones === false} onClick={() => setMaking(true)}>
           New voice
         </Button>
-      </div>
+      </ScreenHeader>
       {clones === false && (
         <p className="text-sm text-soft">
           The engine that runs makes no voices of recordings: only its own can be used.
         </p>
       )}
-      {trouble && (
-        <TroubleNote trouble={trouble}>
-          <Button small onClick={() => void refresh()}>
-            Try again
-          </Button>
-        </TroubleNote>
-      )}
-      {!loaded && !trouble && <p className="text-soft">Loading…</p>}
+      <Reading loaded={loaded} trouble={trouble} onRetry={() => void refresh()} />
       {own.length > 0 && list("Your voices", own)}
       {loaded && own.length === 0 && !search && (
         <div className="rounded-2xl border-2 border-dashed border-line p-8 text-center">
