@@ -1,11 +1,22 @@
 // What really leaves the page's audio graph, sample by sample.
 import { expect, type Page } from "@playwright/test"
 
-/** Runs on the audio thread, which no busy page holds up: every quantum is handed on. */
+/** Runs on the audio thread, which no busy page holds up: every quantum is handed on, 32 at a time. */
 const RECORDER = `
 registerProcessor("recorder", class extends AudioWorkletProcessor {
+  constructor() {
+    super()
+    this.held = new Float32Array(4096)
+    this.at = 0
+  }
   process([channels]) {
-    this.port.postMessage(channels[0] ? channels[0].slice() : new Float32Array(128))
+    if (channels[0]) this.held.set(channels[0], this.at)
+    else this.held.fill(0, this.at, this.at + 128)
+    this.at += 128
+    if (this.at === this.held.length) {
+      this.port.postMessage(this.held.slice())
+      this.at = 0
+    }
     return true
   }
 })`
@@ -44,6 +55,7 @@ export async function recordOutput(page: Page): Promise<void> {
 }
 
 export async function heardSamples(page: Page): Promise<Float32Array> {
+  await page.waitForTimeout(500) // more than what the recorder holds
   const parts = await page.evaluate(() =>
     (window as unknown as { heard: Float32Array[] }).heard.map((part) => Array.from(part)),
   )
@@ -94,6 +106,9 @@ function wrongSamples(heard: Float32Array, sent: Int16Array, start: number): num
 /** Everything was heard as it was sent: no gap, no click, nothing twice and nothing left out. */
 export function expectWhole(heard: Float32Array, sent: Int16Array): void {
   const found = match(heard, sent)
-  expect(found, "the sound is not among what was heard").not.toBeNull()
-  expect(found?.wrong, "samples that were not heard as they were sent").toBe(0)
+  const loudest = heard.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0)
+  const sounding = heard.reduce((count, sample) => count + Number(sample !== 0), 0)
+  const told = `${sent.length} samples were sent; heard were ${heard.length}, ${sounding} of them not zero, the loudest ${loudest}`
+  expect(found, `the sound is not among what was heard: ${told}`).not.toBeNull()
+  expect(found?.wrong, `samples that were not heard as they were sent: ${told}`).toBe(0)
 }

@@ -70,6 +70,7 @@ test.describe("what is heard", () => {
     await expect(sound(page).getByText("First sound")).toBeVisible()
     await expect(sound(page).getByText("Real-time factor")).toBeVisible()
     await expect(sound(page).getByRole("button", { name: "Play", exact: true })).toBeVisible({ timeout: 20_000 })
+    await expect(sound(page).getByText("Ran dry")).toHaveCount(0)
     const sent = await kept(page)
     expect(sent.length).toBeGreaterThan(4 * 24_000)
     const told = await fleet.speech({ text: SENTENCE.repeat(2).trim(), format: "pcm", seed: 7 })

@@ -60,14 +60,15 @@ function scheduledOutput(context: AudioContext, onReport: (report: PlayerReport)
   let timer: ReturnType<typeof setInterval> | undefined
 
   function tick() {
-    next = Math.max(next, context.currentTime + 0.02)
+    // On whole samples: what begins between two of them is interpolated.
+    next = Math.max(next, Math.ceil((context.currentTime + 0.02) * SAMPLE_RATE) / SAMPLE_RATE)
     while (next < context.currentTime + AHEAD_S) {
       const buffer = context.createBuffer(1, BLOCK, SAMPLE_RATE)
       if (!queue.pull(buffer.getChannelData(0))) break
       const source = new AudioBufferSourceNode(context, { buffer })
       source.connect(context.destination)
       source.start(next)
-      next += BLOCK / SAMPLE_RATE
+      next = Math.round(next * SAMPLE_RATE + BLOCK) / SAMPLE_RATE
     }
     const { position, playing, waiting, underruns, ended } = queue
     if (!playing) {
