@@ -1,24 +1,12 @@
 // Where sound leaves the page: an audio worklet, or scheduled buffers where the browser offers none.
 import { SAMPLE_RATE } from "~/api/types"
 import worklet from "./player.worklet.ts?worker&url"
+import { obey, type PlayerCommand, type PlayerReport } from "./playerCommands"
 import { SampleQueue } from "./sampleQueue"
 
-export type PlayerCommand =
-  | { do: "load" | "finish" | "play" | "pause" }
-  | { do: "append"; samples: Int16Array }
-  | { do: "seek"; position: number }
-
-/** `position` in samples; `waiting` while sound is wanted that has not arrived. */
-export interface PlayerReport {
-  position: number
-  playing: boolean
-  waiting: boolean
-  underruns: number
-  ended: boolean
-}
-
 export interface Output {
-  send: (command: PlayerCommand) => void
+  /** Obeys all of them before it reports: nobody is told of what holds between two. */
+  send: (commands: readonly PlayerCommand[]) => void
 }
 
 /** The context that all sound of the page is played in. Samples reach it at its own rate, so nothing resamples them. */
@@ -46,7 +34,7 @@ async function workletOutput(context: AudioContext, onReport: (report: PlayerRep
   })
   node.port.onmessage = ({ data }: MessageEvent<PlayerReport>) => onReport(data)
   node.connect(context.destination)
-  return { send: (command) => node.port.postMessage(command) }
+  return { send: (commands) => node.port.postMessage(commands) }
 }
 
 /** Seconds of sound that are scheduled ahead; what is heard lags a pause by as much. */
@@ -79,13 +67,10 @@ function scheduledOutput(context: AudioContext, onReport: (report: PlayerReport)
   }
 
   return {
-    send: (command) => {
-      if (command.do === "load") queue = new SampleQueue()
-      else if (command.do === "append") queue.append(command.samples)
-      else if (command.do === "seek") queue.seek(command.position)
-      else queue[command.do]()
-      if (command.do === "play") timer ??= setInterval(tick, TICK_MS)
-      if (command.do !== "append") tick()
+    send: (commands) => {
+      for (const command of commands) queue = obey(queue, command)
+      if (queue.playing) timer ??= setInterval(tick, TICK_MS)
+      if (commands.some((command) => command.do !== "append")) tick()
     },
   }
 }

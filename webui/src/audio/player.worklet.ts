@@ -1,5 +1,5 @@
 // Plays one take on the audio thread, where nothing the page does can hold it up.
-import type { PlayerCommand, PlayerReport } from "./output"
+import { obey, type PlayerCommand, type PlayerReport } from "./playerCommands"
 import { SampleQueue } from "./sampleQueue"
 import { register, WorkletProcessor } from "./workletScope"
 
@@ -14,7 +14,10 @@ class TakePlayer extends WorkletProcessor {
 
   constructor() {
     super()
-    this.port.onmessage = ({ data }: MessageEvent<PlayerCommand>) => this.obey(data)
+    this.port.onmessage = ({ data }: MessageEvent<PlayerCommand[]>) => {
+      for (const command of data) this.obey(command)
+      if (data.some((command) => command.do !== "append")) this.report()
+    }
   }
 
   override process(_inputs: Float32Array[][], [channels]: Float32Array[][]): boolean {
@@ -36,14 +39,8 @@ class TakePlayer extends WorkletProcessor {
     if (command.do === "load") {
       this.leaving = this.queue
       this.leaving.pause()
-      this.queue = new SampleQueue()
-    } else if (command.do === "append") {
-      this.queue.append(command.samples)
-    } else {
-      if (command.do === "seek") this.queue.seek(command.position)
-      else this.queue[command.do]()
-      this.report()
     }
+    this.queue = obey(this.queue, command)
   }
 
   private report(): void {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest"
+import { obey, type PlayerCommand } from "./playerCommands"
 import { RAMP, SampleQueue } from "./sampleQueue"
 
 const QUANTUM = 128
@@ -113,5 +114,19 @@ describe("a queue of samples", () => {
     queue.play()
     const again = pulled(queue, 4)
     expect(again[300]).toBeCloseTo((tone(1_000)[300] ?? 0) / 32_768, 6)
+  })
+
+  it("obeys what it is told in order, and begins anew with another take", () => {
+    const told: PlayerCommand[] = [
+      { do: "load" },
+      { do: "append", samples: tone(2_000) },
+      { do: "seek", position: 700 },
+      { do: "play" },
+    ]
+    const before = playing(tone(500))
+    const queue = told.reduce(obey, before)
+    expect(queue).not.toBe(before)
+    expect([queue.playing, queue.position, queue.length]).toEqual([true, 700, 2_000])
+    expect(obey(queue, { do: "pause" }).playing).toBe(false)
   })
 })

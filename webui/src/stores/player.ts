@@ -1,7 +1,8 @@
 // What is heard: one take at a time, all over the page.
 import { create } from "zustand"
 import { SAMPLE_RATE } from "~/api/types"
-import { awakeContext, type Output, openOutput, type PlayerReport } from "~/audio/output"
+import { awakeContext, type Output, openOutput } from "~/audio/output"
+import type { PlayerCommand, PlayerReport } from "~/audio/playerCommands"
 import type { Sound } from "~/audio/sound"
 
 export interface Player {
@@ -35,9 +36,9 @@ export const usePlayer = create<Player>()((set, get) => {
   }
 
   // Commands wait for the worklet to be there, in order.
-  const command = (...commands: Parameters<Output["send"]>[0][]) => {
+  const command = (...commands: PlayerCommand[]) => {
     output ??= openOutput(heard)
-    void output.then((opened) => commands.forEach(opened.send))
+    void output.then((opened) => opened.send(commands))
   }
 
   return {
@@ -47,9 +48,13 @@ export const usePlayer = create<Player>()((set, get) => {
     start: (takeId, sound, from = 0) => {
       awakeContext()
       set({ ...idle, takeId, sound, position: from, playing: true })
-      command({ do: "load" }, ...sound.chunks.map((samples) => ({ do: "append" as const, samples })))
-      if (sound.whole) command({ do: "finish" })
-      command({ do: "seek", position: from * SAMPLE_RATE }, { do: "play" })
+      command(
+        { do: "load" },
+        ...sound.chunks.map((samples) => ({ do: "append" as const, samples })),
+        ...(sound.whole ? [{ do: "finish" as const }] : []),
+        { do: "seek", position: from * SAMPLE_RATE },
+        { do: "play" },
+      )
     },
     append: (takeId, samples) => {
       if (get().takeId === takeId) command({ do: "append", samples })
