@@ -36,6 +36,16 @@ it("puts a deleted draft back where it was, and is never without one", () => {
   expect(current(state()).text).toBe("second")
 })
 
+it("takes over what another tab has written, writes nothing itself, and keeps its own draft open", () => {
+  const [mine, theirs] = [current(state()), newDraft("Theirs", { text: "typed there" })]
+  const written = JSON.stringify({ state: { drafts: [theirs, mine], currentId: theirs.id }, version: 1 })
+  localStorage.setItem("fleet.drafts", written)
+  dispatchEvent(new StorageEvent("storage", { key: "fleet.drafts", newValue: written }))
+  expect(state().drafts.map(({ text }) => text)).toEqual(["typed there", "first"])
+  expect(state().currentId).toBe(mine.id)
+  expect(localStorage.getItem("fleet.drafts")).toBe(written)
+})
+
 it("reads back what it exports, as new drafts", () => {
   state().change({ voice: "anna", parameters: { temperature: 1.2 }, seed: 3, seedLocked: true })
   const file = exported(state().drafts)

@@ -73,6 +73,8 @@ export function newId(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("")
 }
 
+let opened = false
+
 const first = newDraft("First draft", { text: FIRST_TEXT })
 
 export const useDrafts = create<Drafts>()(
@@ -117,7 +119,13 @@ export const useDrafts = create<Drafts>()(
         },
       }
     },
-    { name: "fleet.drafts", version: 1, storage },
+    {
+      name: "fleet.drafts",
+      version: 1,
+      storage,
+      // Which draft is open is each tab's own, once it has begun with the one that was open last.
+      merge: (kept, now) => ({ ...now, ...(kept as Partial<Drafts>), ...(opened && { currentId: now.currentId }) }),
+    },
   ),
 )
 
@@ -125,12 +133,11 @@ export function current({ drafts, currentId }: Pick<Drafts, "drafts" | "currentI
   return drafts.find((draft) => draft.id === currentId) ?? drafts[0] ?? first
 }
 
-// Another tab has changed them: what is written there must not be overwritten from here.
+opened = true
+
+// Another tab has changed them: they are read and not written, which the other tab would read in turn without end.
 globalThis.addEventListener?.("storage", ({ key }) => {
-  if (key === "fleet.drafts") {
-    const { currentId } = useDrafts.getState()
-    void Promise.resolve(useDrafts.persist.rehydrate()).then(() => useDrafts.setState({ currentId }))
-  }
+  if (key === "fleet.drafts") void useDrafts.persist.rehydrate()
 })
 
 /** The request for the fleet: only what was chosen. */
