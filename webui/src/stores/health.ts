@@ -5,6 +5,8 @@ import { useConnection } from "./connection"
 
 const WELL_S = 5
 const AWAY_S = 1.5
+/** A server that takes the question and says nothing is away, too. */
+const PATIENCE_S = 8
 
 /** Returns the function that ends it. */
 export function watchHealth(): () => void {
@@ -14,10 +16,11 @@ export function watchHealth(): () => void {
   async function look() {
     clearTimeout(timer)
     try {
-      useConnection.getState().setHealth(await bodyOf(api.GET("/health", { cache: "no-store" })))
+      const signal = AbortSignal.timeout(PATIENCE_S * 1000)
+      useConnection.getState().setHealth(await bodyOf(api.GET("/health", { cache: "no-store", signal })))
     } catch (error) {
       // Something in front of the balancer may answer in its place.
-      if (error instanceof ApiError && error.status >= 500) useConnection.getState().unanswered()
+      if (!(error instanceof ApiError) || error.status >= 500) useConnection.getState().unanswered()
     }
     clearTimeout(timer)
     if (!over) timer = setTimeout(look, 1000 * (useConnection.getState().status === "up" ? WELL_S : AWAY_S))
