@@ -4,6 +4,9 @@ import { api, bodyOf } from "./http"
 import { eventsOf } from "./sse"
 import type { FleetStats } from "./types"
 
+/** Far longer than the second between two figures. */
+const SILENCE_MS = 10_000
+
 /** The figures once a second, until the connection ends. A balancer of an earlier version is asked again and again. */
 export async function* liveStats(signal: AbortSignal): AsyncGenerator<FleetStats> {
   let body: ReadableStream<Uint8Array>
@@ -18,7 +21,7 @@ export async function* liveStats(signal: AbortSignal): AsyncGenerator<FleetStats
     }
     return
   }
-  for await (const { event, data } of eventsOf(body)) if (event === "stats") yield JSON.parse(data)
+  for await (const { event, data } of eventsOf(body, SILENCE_MS)) if (event === "stats") yield JSON.parse(data)
 }
 
 export async function setDraining(worker: string, draining: boolean): Promise<void> {

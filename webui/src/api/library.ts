@@ -107,9 +107,13 @@ export async function spokenWith(text: string, voice?: string, parameters: Speak
 
 export const spokenSentence = (text: string, voice: string) => spokenWith(text, voice)
 
+/** A worker says every 15 s that it is still there. */
+const SILENCE_MS = 40_000
+
 /** Changes of the library as they happen, until the connection ends. */
 export async function* libraryEvents(signal: AbortSignal): AsyncGenerator<LibraryEvent> {
   const { data } = await api.GET("/voices/events", { parseAs: "stream", signal })
   if (!data) return
-  for await (const { data: told } of eventsOf(data as unknown as ReadableStream<Uint8Array>)) yield JSON.parse(told)
+  const body = data as unknown as ReadableStream<Uint8Array>
+  for await (const { data: told } of eventsOf(body, SILENCE_MS)) yield JSON.parse(told)
 }

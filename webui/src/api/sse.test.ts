@@ -1,4 +1,5 @@
 import { expect, it } from "vitest"
+import { Unreachable } from "./errors"
 import { eventsOf } from "./sse"
 
 function bodyOf(...parts: (string | Uint8Array)[]): ReadableStream<Uint8Array> {
@@ -28,4 +29,18 @@ it("reads events however they are cut, and drops one that is cut off", async () 
     const parts = Array.from({ length: Math.ceil(bytes.length / cut) }, (_, i) => bytes.slice(i * cut, (i + 1) * cut))
     expect(await read(bodyOf(...parts))).toEqual(expected)
   }
+})
+
+it("takes a stream that says nothing for too long for a lost one, and lets go of it", async () => {
+  let left = false
+  const silent = new ReadableStream<Uint8Array>({
+    start: (controller) => controller.enqueue(new TextEncoder().encode("data: 1\n\n")),
+    cancel: () => {
+      left = true
+    },
+  })
+  const events = eventsOf(silent, 50)
+  expect((await events.next()).value?.data).toBe("1")
+  await expect(events.next()).rejects.toThrow(Unreachable)
+  expect(left).toBe(true)
 })

@@ -11,9 +11,13 @@ export interface ServerEvent {
 /**
  * The events of a `text/event-stream` body (HTML standard, 9.2.6). Ends with the body; an event cut off is dropped.
  *
- * Throws `Unreachable` when the connection is lost.
+ * Throws `Unreachable` when the connection is lost, or nothing at all is heard for `silenceMs`: of a connection that a
+ * network has dropped, a browser is not told.
  */
-export async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerator<ServerEvent> {
+export async function* eventsOf(
+  body: ReadableStream<Uint8Array>,
+  silenceMs: number | null = null,
+): AsyncGenerator<ServerEvent> {
   const reader = body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader()
   let rest = ""
   let event = "message"
@@ -21,7 +25,7 @@ export async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerato
   let id: string | null = null
   try {
     while (true) {
-      const { done, value } = await reader.read().catch(lost)
+      const { done, value } = await heard(reader.read().catch(lost), silenceMs)
       if (done) return
       const lines = (rest + value).split(/\r\n|\n|\r(?!$)/)
       rest = lines.pop() ?? ""
@@ -43,6 +47,14 @@ export async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerato
   } finally {
     await reader.cancel().catch(() => undefined)
   }
+}
+
+function heard<T>(reading: Promise<T>, silenceMs: number | null): Promise<T> {
+  if (silenceMs === null) return reading
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Unreachable()), silenceMs)
+    reading.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
 }
 
 function lost(error: Error): never {
