@@ -40,6 +40,11 @@ export function wantsKey(error: unknown): boolean {
   return error instanceof ApiError && error.code === "invalid_api_key"
 }
 
+/** Whether it is somebody else who may do this. */
+export function isForAdministrators(error: unknown): boolean {
+  return error instanceof ApiError && error.code === "not_administrator"
+}
+
 /** Nothing answered: the server is down, or the network between. */
 export class Unreachable extends Error {
   override readonly name = "Unreachable"

@@ -1,6 +1,6 @@
 // Asks for the fleet's key when it wants one. The key stays in this browser.
 import { useState } from "react"
-import { useConnection } from "~/stores/connection"
+import { canBeKey, useConnection } from "~/stores/connection"
 import { useLibrary } from "~/stores/library"
 import { Button } from "./buttons"
 import { Dialog } from "./dialog"
@@ -9,6 +9,7 @@ import { TextField } from "./fields"
 export function KeyDialog() {
   const { keyWanted, key, setKey, dismissKey } = useConnection()
   const [typed, setTyped] = useState("")
+  const odd = typed.trim() !== "" && !canBeKey(typed)
   return (
     <Dialog open={keyWanted !== null} title="The fleet's key" onClose={dismissKey}>
       <form
@@ -27,7 +28,13 @@ export function KeyDialog() {
           autoFocus
           value={typed}
           onChange={(event) => setTyped(event.target.value)}
-          error={key && keyWanted ? "This key is not known to the fleet." : null}
+          error={
+            odd
+              ? "A key has no spaces, and only plain letters, digits and signs."
+              : key && keyWanted
+                ? "This key is not known to the fleet."
+                : null
+          }
           hint="It is kept in this browser and sent to this server only. Whoever runs the fleet hands it out."
         />
         <div className="flex justify-end gap-2">
@@ -36,7 +43,7 @@ export function KeyDialog() {
               Forget the key
             </Button>
           )}
-          <Button tone="accent" type="submit" disabled={!typed.trim()}>
+          <Button tone="accent" type="submit" disabled={!canBeKey(typed)}>
             Use this key
           </Button>
         </div>

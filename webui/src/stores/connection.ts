@@ -9,6 +9,8 @@ export interface Connection {
   status: "unknown" | "up" | "down"
   health: BalancerHealth | null
   key: string
+  /** How often one has been given since the page was opened. */
+  given: number
   /** Why a key is asked for, in the server's words; null while none is. */
   keyWanted: string | null
   /** Whether the fleet has asked for one since the page was opened. */
@@ -27,9 +29,10 @@ export const useConnection = create<Connection>()(
       status: "unknown",
       health: null,
       key: "",
+      given: 0,
       keyWanted: null,
       hasKeys: false,
-      setKey: (key) => set({ key: key.trim(), keyWanted: null }),
+      setKey: (key) => set(({ given }) => ({ key: key.trim(), given: given + 1, keyWanted: null })),
       wantKey: (keyWanted) => set({ keyWanted, hasKeys: true }),
       dismissKey: () => set({ keyWanted: null }),
       answered: () => set((now) => (now.status === "up" ? now : { status: "up" })),
@@ -47,15 +50,25 @@ tell({
   keyWanted: (reason) => useConnection.getState().wantKey(reason),
 })
 
-/** Until another key is given, or the signal is aborted: nothing is gained by asking again with the same. */
-export function anotherKey(signal: AbortSignal): Promise<void> {
-  const { key } = useConnection.getState()
+/** Whether it can be sent at all: a header takes no other signs, and a key is one word. */
+export function canBeKey(typed: string): boolean {
+  return /^[!-~]+$/.test(typed.trim())
+}
+
+/**
+ * Until a key is given after the first `given` of them, be it the same, or the signal is aborted: nothing is gained by
+ * asking again before.
+ */
+export function anotherKey(given: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const over = () => {
+      if (useConnection.getState().given === given && !signal.aborted) return
       unsubscribe()
+      signal.removeEventListener("abort", over)
       resolve()
     }
-    const unsubscribe = useConnection.subscribe((now) => now.key !== key && over())
+    const unsubscribe = useConnection.subscribe(over)
     signal.addEventListener("abort", over)
+    over()
   })
 }

@@ -1,9 +1,9 @@
 // The fleet's figures as they come, and those of the last minutes.
 import { create } from "zustand"
-import { inWords, type Trouble, wantsKey } from "~/api/errors"
+import { inWords, isForAdministrators, type Trouble, wantsKey } from "~/api/errors"
 import { liveStats } from "~/api/fleet"
 import type { FleetStats, WorkerStats } from "~/api/types"
-import { anotherKey } from "./connection"
+import { anotherKey, useConnection } from "./connection"
 
 /** Milliseconds that are kept: ten minutes, of which a figure a second. */
 export const KEPT_MS = 600_000
@@ -86,12 +86,13 @@ export function watchFleet(): () => void {
   const ending = new AbortController()
   async function follow() {
     while (!ending.signal.aborted) {
+      const { given } = useConnection.getState()
       try {
         for await (const stats of liveStats(ending.signal)) hear(stats)
       } catch (error) {
         if (ending.signal.aborted) return
         useFleet.setState({ trouble: inWords(error) })
-        if (wantsKey(error)) await anotherKey(ending.signal)
+        if (wantsKey(error) || isForAdministrators(error)) await anotherKey(given, ending.signal)
       }
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
     }

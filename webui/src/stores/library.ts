@@ -3,7 +3,7 @@ import { create } from "zustand"
 import { inWords, type Trouble, wantsKey } from "~/api/errors"
 import { allEmotions, allVoices, libraryEvents } from "~/api/library"
 import type { Emotion, LibraryEvent, Voice } from "~/api/types"
-import { anotherKey } from "./connection"
+import { anotherKey, useConnection } from "./connection"
 
 export interface Library {
   voices: Voice[]
@@ -14,36 +14,45 @@ export interface Library {
   refresh: () => Promise<void>
 }
 
-let reading: Promise<void> | null = null
+/** What is read at the moment; it resolves to why it failed, or to null. */
+let reading: Promise<unknown> | null = null
 let again = false
 
-export const useLibrary = create<Library>()((set) => ({
+export const useLibrary = create<Library>()(() => ({
   voices: [],
   emotions: [],
   loaded: false,
   trouble: null,
-  refresh: () => {
-    if (reading) {
-      again = true
-      return reading
-    }
-    const read = async () => {
-      do {
-        again = false
-        try {
-          const [voices, emotions] = await Promise.all([allVoices(), allEmotions()])
-          set({ voices, emotions, loaded: true, trouble: null })
-        } catch (error) {
-          set({ trouble: inWords(error) })
-        }
-      } while (again)
-    }
-    reading = read().finally(() => {
-      reading = null
-    })
-    return reading
+  refresh: async () => {
+    await readAll()
   },
 }))
+
+function readAll(): Promise<unknown> {
+  if (reading) {
+    again = true
+    return reading
+  }
+  const read = async () => {
+    let failure: unknown
+    do {
+      again = false
+      failure = null
+      try {
+        const [voices, emotions] = await Promise.all([allVoices(), allEmotions()])
+        useLibrary.setState({ voices, emotions, loaded: true, trouble: null })
+      } catch (error) {
+        failure = error
+        useLibrary.setState({ trouble: inWords(error) })
+      }
+    } while (again)
+    return failure
+  }
+  reading = read().finally(() => {
+    reading = null
+  })
+  return reading
+}
 
 const RETRY_MS = 1500
 
@@ -58,21 +67,33 @@ function following(events: AsyncGenerator<LibraryEvent>): Promise<IteratorResult
 export function watchLibrary(): () => void {
   const ending = new AbortController()
 
+  /** Until it is read: the next event may be long in coming. */
+  async function readOn() {
+    while (!ending.signal.aborted) {
+      const { given } = useConnection.getState()
+      const failure = await readAll()
+      if (failure === null) return
+      if (wantsKey(failure)) await anotherKey(given, ending.signal)
+      else await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+    }
+  }
+
   async function follow() {
     while (!ending.signal.aborted) {
+      const { given } = useConnection.getState()
       try {
         const events = libraryEvents(ending.signal)
         // Listed behind the opening of the stream, so that no change falls between the two.
         let next = following(events)
-        await useLibrary.getState().refresh()
+        await readOn()
         while (!(await next).done) {
           next = following(events)
-          await useLibrary.getState().refresh()
+          await readOn()
         }
       } catch (error) {
         if (ending.signal.aborted) return
         useLibrary.setState({ trouble: inWords(error) })
-        if (wantsKey(error)) await anotherKey(ending.signal)
+        if (wantsKey(error)) await anotherKey(given, ending.signal)
       }
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
     }
