@@ -52,14 +52,32 @@ test("a worker is drained and resumed, the last one only when that is said twice
   await expect(row(page, "worker-0")).toContainText("Draining")
   await expect(row(page, "worker-0")).toContainText("an administrator drains it")
   await page.getByRole("button", { name: "Drain worker-1" }).click()
-  await expect(page.getByRole("alert")).toContainText("It is the last one that is ready")
+  await expect(page.getByRole("alert")).toContainText("It is the last one that takes requests")
   expect((await fleet.stats()).totals.ready).toBe(1)
-  await page.getByRole("button", { name: "Drain worker-1" }).click()
+  await page.getByRole("button", { name: "Drain it all the same: worker-1" }).click()
   await expect(row(page, "worker-1")).toContainText("Draining")
   for (const worker of ["worker-0", "worker-1"]) {
     await page.getByRole("button", { name: `Resume ${worker}` }).click()
     await expect(row(page, worker)).toContainText("Ready")
   }
+})
+
+test("the keyboard alone drains and resumes, and is not lost on the way", async ({ opened: page }) => {
+  await page.getByRole("button", { name: "Drain worker-0" }).focus()
+  await page.keyboard.press("Enter")
+  await expect(page.getByRole("button", { name: "Resume worker-0" })).toBeFocused()
+  await page.keyboard.press("Enter")
+  await expect(page.getByRole("button", { name: "Drain worker-0" })).toBeFocused()
+})
+
+test("a doubt about the last worker is gone when there is another one", async ({ opened: page, fleet }) => {
+  await page.getByRole("button", { name: "Drain worker-0" }).click()
+  await expect(row(page, "worker-0")).toContainText("Draining")
+  await page.getByRole("button", { name: "Drain worker-1" }).click()
+  await expect(page.getByRole("alert")).toBeVisible()
+  await fleet.post("/workers/worker-0/resume", {})
+  await expect(page.getByRole("alert")).toHaveCount(0)
+  await expect(page.getByRole("button", { name: "Drain worker-1" })).toBeVisible()
 })
 
 test("a worker that dies is seen to be gone, and to come back", async ({ opened: page, fleet }) => {

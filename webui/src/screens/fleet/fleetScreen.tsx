@@ -16,12 +16,14 @@ export default function FleetScreen() {
   const { stats, heardAt, trouble, series } = useFleet()
   const key = useConnection(({ key }) => key)
   const age = useAge(heardAt)
+  const isOld = age !== null && age > STALE_S
   return (
     <div className="flex flex-col gap-6">
       <div className="flex flex-wrap items-baseline justify-between gap-2">
         <h1 className="text-2xl font-semibold">Fleet</h1>
-        <p role="status" className="text-sm text-soft">
-          {age !== null && age > STALE_S ? `These figures are ${Math.round(age)} s old.` : stats ? "Live" : ""}
+        <p className="text-sm text-soft">
+          <span role="status">{isOld ? "These figures are old" : stats ? "Live" : ""}</span>
+          {isOld && `: ${Math.round(age)} s` /* outside of what is read out: it would be, each second */}
         </p>
       </div>
       {trouble && (
@@ -36,7 +38,7 @@ export default function FleetScreen() {
         </TroubleNote>
       )}
       {stats ? (
-        <div className={`flex flex-col gap-6 ${age !== null && age > STALE_S ? "opacity-60" : ""}`}>
+        <div className={`flex flex-col gap-6 ${isOld ? "opacity-60" : ""}`}>
           <Engines stats={stats} />
           <section
             aria-label="All workers together"

@@ -49,7 +49,7 @@ export function Sparkline({ name, points, say }: SparklineProps) {
         role="img"
         aria-label={
           last
-            ? `${name} over the last ${Math.round(span / 60_000)} minutes: now ${say(last.value)}, at least ${say(Math.min(...values))}, at most ${say(Math.max(...values))}`
+            ? `${name} over the last ${minutes(span)}: now ${say(last.value)}, at least ${say(Math.min(...values))}, at most ${say(Math.max(...values))}`
             : `${name}: not told`
         }
         onPointerMove={point}
@@ -70,6 +70,11 @@ export function Sparkline({ name, points, say }: SparklineProps) {
       </svg>
     </figure>
   )
+}
+
+function minutes(ms: number): string {
+  const count = Math.round(ms / 60_000)
+  return count === 1 ? "minute" : `${count} minutes`
 }
 
 /** Unbroken stretches: where nothing was told or heard, there is no line. */

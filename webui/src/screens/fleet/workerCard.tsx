@@ -6,7 +6,7 @@ import { Button } from "~/components/buttons"
 import { useFleet } from "~/stores/fleet"
 import { showError } from "~/stores/notices"
 import { Sparkline } from "./sparkline"
-import { bytes, count, perSecond, ratio, STATES, span } from "./words"
+import { bytes, count, isServing, perSecond, ratio, STATES, span } from "./words"
 
 const TONES = { good: "bg-good", warn: "bg-warn", bad: "bg-bad" }
 const NOTHING: never[] = []
@@ -30,9 +30,11 @@ export function DrainButton({ worker }: { worker: WorkerStats }) {
   const [busy, setBusy] = useState(false)
   const [asked, setAsked] = useState(false)
   const draining = worker.state === "draining"
-  const isLast = !draining && worker.state === "ready" && stats?.totals.ready === 1
+  const isLast = !draining && isServing(worker) && stats?.totals.ready === 1
+  const doubted = asked && isLast
 
   async function change() {
+    if (busy) return
     if (isLast && !asked) {
       setAsked(true)
       return
@@ -48,22 +50,24 @@ export function DrainButton({ worker }: { worker: WorkerStats }) {
     }
   }
 
+  const deed = draining ? "Resume" : doubted ? "Drain it all the same" : "Drain"
   return (
     <div className="flex flex-col items-start gap-1">
       <Button
         small
-        tone={asked ? "bad" : "plain"}
-        disabled={busy || worker.state === "dead"}
-        aria-label={`${draining ? "Resume" : "Drain"} ${worker.name}`}
+        tone={doubted ? "bad" : "plain"}
+        disabled={worker.state === "dead"}
+        aria-disabled={busy} // a button that is disabled loses the keyboard's focus
+        aria-label={doubted ? `${deed}: ${worker.name}` : `${deed} ${worker.name}`}
         title={draining ? "It takes requests again" : "It finishes what it has and takes nothing new"}
         onClick={() => void change()}
         onBlur={() => setAsked(false)}
       >
-        {draining ? "Resume" : asked ? "Drain it all the same" : "Drain"}
+        {deed}
       </Button>
-      {asked && (
+      {doubted && (
         <p role="alert" className="text-sm text-bad">
-          It is the last one that is ready: nothing will be spoken.
+          It is the last one that takes requests: nothing will be spoken.
         </p>
       )}
     </div>

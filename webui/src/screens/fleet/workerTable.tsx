@@ -11,11 +11,14 @@ interface Column {
   of: (worker: WorkerStats) => ReactNode
 }
 
-const untold = (worker: WorkerStats) => (
-  <span className="text-soft" title={whyUntold(worker)}>
-    –<span className="sr-only">{whyUntold(worker)}</span>
-  </span>
-)
+function untold(worker: WorkerStats, ofTokens = false) {
+  const why = whyUntold(worker, ofTokens)
+  return (
+    <span className="text-soft" title={why}>
+      –<span className="sr-only">{why}</span>
+    </span>
+  )
+}
 
 const COLUMNS: Column[] = [
   {
@@ -53,7 +56,7 @@ const COLUMNS: Column[] = [
   {
     name: "it/s",
     meaning: "Decode steps a second",
-    of: (worker) => worker.health?.figures?.steps_per_s?.toFixed(1) ?? untold(worker),
+    of: (worker) => worker.health?.figures?.steps_per_s?.toFixed(1) ?? untold(worker, true),
   },
   {
     name: "RTF",
