@@ -72,3 +72,11 @@ it("takes defaults for settings that are not as they should be", () => {
   state().importFrom(JSON.stringify(file))
   expect(current(state()).settings).toEqual(INITIAL)
 })
+
+it("takes no fraction for a count, nor spaces for a name: the fleet would refuse the one, nobody could see the other", () => {
+  const settings = { seed: 1.5, parameters: { top_k: 40.5, temperature: 1.5 } }
+  const file = { kind: "chatterbox-fleet-drafts", drafts: [{ name: "  ", text: "text", settings }] }
+  state().importFrom(JSON.stringify(file))
+  expect(current(state()).name).toBe("Draft 1")
+  expect(current(state()).settings).toEqual({ ...INITIAL, parameters: { temperature: 1.5 } })
+})

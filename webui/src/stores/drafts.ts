@@ -174,7 +174,10 @@ function read(text: string): Draft[] {
     if (typeof entry?.name !== "string" || typeof entry.text !== "string") {
       throw new Refused(`Draft ${index + 1} of this file has no name or no text.`)
     }
-    return newDraft(entry.name.slice(0, 80), { text: entry.text, settings: checked(entry.settings ?? {}) })
+    return newDraft(entry.name.trim().slice(0, 80) || `Draft ${index + 1}`, {
+      text: entry.text,
+      settings: checked(entry.settings ?? {}),
+    })
   })
 }
 
@@ -183,11 +186,11 @@ const FORMATS: readonly AudioFormat[] = ["mp3", "opus", "aac", "flac", "wav", "p
 /** Settings of unknown origin: what is not as it should be takes its default. */
 function checked(given: Partial<Record<keyof Settings, unknown>>): Settings {
   const name = (value: unknown) => (typeof value === "string" && value ? value : null)
-  const number = (value: unknown, least: number, most: number) =>
-    typeof value === "number" && value >= least && value <= most ? value : null
+  const number = (value: unknown, least: number, most: number, whole = false) =>
+    typeof value === "number" && value >= least && value <= most && (!whole || Number.isInteger(value)) ? value : null
   const parameters: Settings["parameters"] = {}
-  for (const { name: key, least, most } of PARAMETERS) {
-    const value = number((given.parameters as Record<string, unknown> | undefined)?.[key], least, most)
+  for (const { name: key, least, most, whole } of PARAMETERS) {
+    const value = number((given.parameters as Record<string, unknown> | undefined)?.[key], least, most, whole)
     if (value !== null) parameters[key] = value
   }
   const quality = given.quality
@@ -198,7 +201,7 @@ function checked(given: Partial<Record<keyof Settings, unknown>>): Settings {
     parameters,
     quality: quality === "draft" || quality === "standard" || quality === "high" ? quality : null,
     speed: number(given.speed, 0.25, 4) ?? 1,
-    seed: number(given.seed, 0, Number.MAX_SAFE_INTEGER),
+    seed: number(given.seed, 0, Number.MAX_SAFE_INTEGER, true),
     seedLocked: given.seedLocked === true,
     format: FORMATS.find((format) => format === given.format) ?? INITIAL.format,
   }

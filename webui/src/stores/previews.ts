@@ -60,3 +60,8 @@ export const usePreviews = create<Previews>()((set, get) => ({
     set({ current: null, loading: false })
   },
 }))
+
+// A take that begins to sound ends the sample.
+usePlayer.subscribe((now, before) => {
+  if (now.playing && !before.playing && usePreviews.getState().current !== null) usePreviews.getState().stop()
+})

@@ -4,7 +4,7 @@ import { inWords } from "~/api/errors"
 import { speak } from "~/api/speech"
 import { awakeContext } from "~/audio/output"
 import { Sound } from "~/audio/sound"
-import { newId, requestOf, type Settings, useDrafts } from "./drafts"
+import { current, newId, requestOf, type Settings, useDrafts } from "./drafts"
 import { usePlayer } from "./player"
 import { usePreviews } from "./previews"
 import { type Take, useTakes } from "./takes"
@@ -69,6 +69,7 @@ async function receive(
 ): Promise<Outcome> {
   const update = (change: Partial<Take>) => useTakes.getState().update(id, change)
   const began = performance.now()
+  const draft = current(useDrafts.getState()).id
   const elapsed = () => (performance.now() - began) / 1000
   const drawing = new Drawing(() => {
     update({ durationS: sound.seconds })
@@ -97,7 +98,7 @@ async function receive(
         update({ segments: [...segments] })
       } else {
         update({ spokenWith: piece.with })
-        rememberSeed(piece.with.seed)
+        rememberSeed(draft, piece.with.seed)
       }
     }
     update({ arrivedS: elapsed() })
@@ -128,12 +129,11 @@ class Drawing {
   }
 }
 
-/** The seed that was drawn is at hand to be locked. */
-function rememberSeed(told: string): void {
+/** The seed that was drawn is at hand to be locked, in the draft that it was drawn for. */
+export function rememberSeed(draft: string, told: string): void {
   const seed = Number(told)
-  const { drafts, currentId, change } = useDrafts.getState()
-  const locked = drafts.find((draft) => draft.id === currentId)?.settings.seedLocked
-  if (told && Number.isSafeInteger(seed) && !locked) change({ seed })
+  const { id, settings } = current(useDrafts.getState())
+  if (told && Number.isSafeInteger(seed) && id === draft && !settings.seedLocked) useDrafts.getState().change({ seed })
 }
 
 function newTake(text: string, settings: Settings): Take {
