@@ -4,6 +4,7 @@ import type { Page } from "@playwright/test"
 import { look } from "./checks"
 import { expect, test } from "./fleet"
 import { expectWhole, heardSamples, match, recordOutput } from "./heard"
+import { kept, storedTakes } from "./kept"
 
 const SENTENCE = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. "
 const LONG = SENTENCE.repeat(140)
@@ -17,46 +18,6 @@ async function speak(page: Page, words: string): Promise<void> {
   await text(page).fill(words)
   await page.keyboard.press("Control+Enter")
   await expect(takes(page)).toHaveCount(before + 1, { timeout: 30_000 })
-}
-
-async function storedTakes(page: Page): Promise<number> {
-  return await page.evaluate(async () => {
-    const opening = indexedDB.open("chatterbox-fleet")
-    const db = await new Promise<IDBDatabase>((resolve) => {
-      opening.onsuccess = () => resolve(opening.result)
-    })
-    return await new Promise<number>((resolve) => {
-      const asked = db.transaction("takes").objectStore("takes").count()
-      asked.onsuccess = () => {
-        db.close()
-        resolve(asked.result)
-      }
-    })
-  })
-}
-
-/** The newest take's samples, as this browser keeps them. */
-async function kept(page: Page): Promise<Int16Array> {
-  const samples = await page.evaluate(async () => {
-    const opening = indexedDB.open("chatterbox-fleet")
-    const db = await new Promise<IDBDatabase>((resolve) => {
-      opening.onsuccess = () => resolve(opening.result)
-    })
-    const all = <T>(store: string) =>
-      new Promise<T[]>((resolve) => {
-        const asked = db.transaction(store).objectStore(store).getAll()
-        asked.onsuccess = () => resolve(asked.result as T[])
-      })
-    const keys = await new Promise<IDBValidKey[]>((resolve) => {
-      const asked = db.transaction("sounds").objectStore("sounds").getAllKeys()
-      asked.onsuccess = () => resolve(asked.result)
-    })
-    const newest = (await all<{ id: string; madeAt: number }>("takes")).sort((a, b) => b.madeAt - a.madeAt)[0]
-    const sounds = await all<ArrayBuffer>("sounds")
-    db.close()
-    return Array.from(new Int16Array(sounds[keys.indexOf(newest?.id ?? "")] ?? new ArrayBuffer(0)))
-  })
-  return Int16Array.from(samples)
 }
 
 test.describe("what is heard", () => {
