@@ -59,7 +59,9 @@ def _missing(worker: Worker, now: float) -> str | None:
     if worker.health_at is None:
         return worker.reason or "it has not answered yet"
     age_s = now - worker.health_at
-    return None if age_s <= _OLDEST_S else f"its figures are {age_s:.0f} s old: {worker.reason}"
+    if age_s <= _OLDEST_S:
+        return None
+    return f"its figures are {age_s:.0f} s old" + (f": {worker.reason}" if worker.reason else "")
 
 
 def _worker_stats(worker: Worker, source: str, now: float) -> WorkerStats:

@@ -14,13 +14,20 @@ from pydantic.json_schema import models_json_schema
 
 import fleet
 from fleet.contract import BalancerHealth, FleetStats, WorkerState
-from fleet.library_contract import LibraryEvent
-from fleet.speech_contract import SpeechAudioDelta, SpeechAudioDone
+from fleet.speech_contract import SpeechAudioDelta, SpeechAudioDone, SpeechSegmentDone, SpeechSegments
 from workers.api import emotions, encode, events, generation, listings, speech, system, voices
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "webui" / "openapi.json"
 
-_BESIDE = (FleetStats, WorkerState, BalancerHealth, LibraryEvent, SpeechAudioDelta, SpeechAudioDone)
+_BESIDE = (
+    FleetStats,
+    WorkerState,
+    BalancerHealth,
+    SpeechAudioDelta,
+    SpeechAudioDone,
+    SpeechSegments,
+    SpeechSegmentDone,
+)
 """What the balancer answers, and what events hold: no route of a worker names these."""
 
 _PLACE = "#/components/schemas/{model}"

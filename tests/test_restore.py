@@ -7,9 +7,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import uuid
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,12 @@ import pytest
 from tests.postgres import fresh_database, running_postgres
 from tests.running import ROOT, RunningWorker, free_port
 from tests.workers.voices.making import voice_file
+from workers.voices.artifacts import Artifacts
 
 VOICE = voice_file()
+
+GRACE_S = 2.0
+"""How long a file may wait for the database to refer to it: longer than a voice takes to be made."""
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +58,8 @@ def run(program: str, *arguments: str | Path, database: str | None = None) -> su
 
 def worker(data: Path, database: str | None) -> RunningWorker:
     given: dict[str, Any] = {"database_url": database} if database else {}
-    # Files that nothing refers to are removed at once: a backup must hold on to what it copies.
-    return RunningWorker(free_port(0), data_dir=data, housekeeping_interval_s=0.2, artifact_grace_s=0, **given)
+    # Files that nothing refers to any more are removed soon: a backup must hold on to what it copies.
+    return RunningWorker(free_port(0), data_dir=data, housekeeping_interval_s=0.2, artifact_grace_s=GRACE_S, **given)
 
 
 def add(url: str, name: str, *, seed: int = 1) -> str:
@@ -71,17 +79,21 @@ def recordings(url: str) -> dict[str, bytes]:
     }
 
 
+def make_and_remove(url: str, stop: threading.Event) -> None:
+    """Voices pass until `stop`; each is removed when its files are no longer young."""
+    passing = deque[tuple[float, str]]()
+    for number in count():
+        if stop.wait(0.1):
+            return
+        passing.append((time.monotonic(), add(url, f"passing {number}", seed=number % 50 + 4)))
+        while passing and passing[0][0] + GRACE_S < time.monotonic():
+            httpx2.delete(f"{url}/voices/{passing.popleft()[1]}", timeout=30, trust_env=False).raise_for_status()
+
+
 @contextmanager
 def under_load(url: str) -> Iterator[None]:
     """One caller who makes voices and removes them again, and one who speaks."""
     stop = threading.Event()
-
-    def change() -> None:
-        for number in range(1000):
-            if stop.is_set():
-                return
-            voice = add(url, f"passing {number}", seed=number % 50 + 2)
-            httpx2.delete(f"{url}/voices/{voice}", timeout=30, trust_env=False)
 
     def speak() -> None:
         while not stop.is_set():
@@ -96,7 +108,7 @@ def under_load(url: str) -> Iterator[None]:
         except BaseException as error:  # noqa: BLE001 - told below, in the thread that asks
             failures.append(error)
 
-    threads = [threading.Thread(target=watched, args=[work]) for work in (change, speak)]
+    threads = [threading.Thread(target=watched, args=[work]) for work in (lambda: make_and_remove(url, stop), speak)]
     for thread in threads:
         thread.start()
     try:
@@ -147,6 +159,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         add(running.url, "one")
     assert run("backup", folder / "data", folder / "backup").returncode == 0
     return folder / "data", folder / "backup"
+
+
+def test_nothing_is_removed_while_a_backup_is_taken(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    """Who would remove files waits until it is whole, also for those that nothing refers to any more."""
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    shutil.copytree(whole[0], data)
+    recording = recording_in(data)
+    contents = recording.read_bytes()
+    recording.unlink()
+    os.mkfifo(recording)  # whoever reads it waits for what is written below
+    with ThreadPoolExecutor() as threads:
+        taken = threads.submit(run, "backup", data, backup)
+        with recording.open("wb") as reached:
+            removed = threads.submit(Artifacts(data / "sha256").collect, tuple, 0)
+            assert not wait([removed], timeout=0.5).done
+            reached.write(contents)
+        assert taken.result().returncode == 0
+        assert removed.result()
 
 
 def flip_a_byte(path: Path) -> None:

@@ -22,7 +22,8 @@ from workers.voices.library import Library
 @dataclass(slots=True)
 class Measured:
     """Seconds: of the engine's own sound, of what is sent of it at the tempo that was asked for, and of the time that
-    was taken without what a slow reader took. `segment_ends` says of each segment that is over how much had been sent.
+    was taken without what a slow reader took. `segment_ends` says of each segment that is over where it ends in what
+    is sent, which may not have reached that place yet.
     """
 
     audio_s: float = 0.0
@@ -41,7 +42,7 @@ class Synthesis:
         self._readiness = readiness
 
     async def audio(self, speech: Speech, measured: Measured | None = None) -> AsyncGenerator[bytes, None]:
-        """The encoded sound as it is made; closing the generator cancels the job. `measured` is filled in at its end.
+        """The encoded sound as it is made; closing the generator cancels the job. `measured` is filled in meanwhile.
 
         Yields nothing before the first sound exists, so an error raised until then can still be answered properly.
         Raises what `sound` raises.
@@ -55,8 +56,9 @@ class Synthesis:
                 began_at = time.monotonic()
                 piece = await asyncio.to_thread(track.add, samples)
                 measured.busy_s += time.monotonic() - began_at
+                measured.sent_s = track.audio_s
                 if isinstance(samples, Pause):
-                    measured.segment_ends += [track.audio_s] * (samples.done - len(measured.segment_ends))
+                    measured.segment_ends += [track.end_s] * (samples.done - len(measured.segment_ends))
                 if piece:
                     yield piece
         if track is not None:

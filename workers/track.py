@@ -16,16 +16,27 @@ from workers.tempo import Tempo
 class Track:
     """What a speech's sound becomes on its way to the caller.
 
-    `audio_s` counts the seconds that are encoded; `empty` holds until there is any sound, encoded or yet to be.
+    `empty` holds until there is any sound, encoded or yet to be.
     """
 
     def __init__(self, speech: Speech) -> None:
         self._seams = Seams()
         self._leveller = None if speech.loudness is None else Leveller(speech.loudness)
         self._encoder = encoder_for(speech.audio_format)
+        self._speed = speech.speed
         self._tempo = None if speech.speed == 1 else Tempo(speech.speed)
-        self.audio_s = 0.0
+        self._spoken = self._made = 0
         self.empty = True
+
+    @property
+    def audio_s(self) -> float:
+        """The seconds that are encoded."""
+        return self._made / SAMPLE_RATE
+
+    @property
+    def end_s(self) -> float:
+        """Where in the file what has been added ends, in seconds; a change of tempo holds some of it back."""
+        return self._spoken / self._speed / SAMPLE_RATE
 
     def add(self, sound: Sound) -> bytes:
         """What can be sent after this sound."""
@@ -52,8 +63,9 @@ class Track:
         if not len(samples):
             return b""
         self.empty = False
+        self._spoken += len(samples)
         return self._counted(samples if self._tempo is None else self._tempo.push(samples))
 
     def _counted(self, samples: Samples) -> bytes:
-        self.audio_s += len(samples) / SAMPLE_RATE
+        self._made += len(samples)
         return self._encoder.encode(samples) if len(samples) else b""

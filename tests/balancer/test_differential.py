@@ -84,7 +84,7 @@ Step = Callable[[Scene], None]
 class Fault:
     """The first worker answers with `answer`, or is a tone worker like the others; `steps` are taken one after the
     other during the load, each so many seconds after the one before. `slack` is how many requests may hang on which of
-    the two ways notices first that a worker is back.
+    the two ways notices first that a worker is back: what comes in between two probes.
     """
 
     answer: faulty.Fault | None = None
@@ -105,7 +105,8 @@ FAULTS = {
     "stopped and continued": Fault(steps=((0.3, Scene.stop), (2.3, Scene.go_on))),
     "reload": Fault(steps=((0.3, lambda scene: scene.reload(2)), (0.3, lambda scene: scene.reload(3)))),
     "all down, then up": Fault(
-        steps=((0.325, lambda scene: scene.kill(3)), (0.5, lambda scene: scene.start(3))), slack=5
+        steps=((0.325, lambda scene: scene.kill(3)), (0.5, lambda scene: scene.start(3))),
+        slack=round(RATE * TIMES["probe_interval_s"]),
     ),
 }
 

@@ -154,6 +154,15 @@ def test_openapi_document_describes_the_request(side: httpx2.Client) -> None:
     assert set(SpeechRequest.model_fields) == set(schemas["SpeechRequest"]["properties"])
 
 
+def test_openapi_document_holds_all_it_names(side: httpx2.Client) -> None:
+    """Whoever makes a client from it finds each schema that a route refers to."""
+    answer = side.get("/openapi.json")
+    schemas = answer.json()["components"]["schemas"]
+    named = set(re.findall(r'"\$ref": ?"#/components/schemas/([^"]+)"', answer.text))
+    assert "LibraryEvent" in named
+    assert named <= schemas.keys()
+
+
 def test_head_is_answered_where_get_is(side: httpx2.Client) -> None:
     """With the same head and no body; what a head would have spoken, or never ends, does not take it."""
     kept = side.post("/generate", json={"text": "Hi."}).json()["audio_url"]

@@ -42,7 +42,7 @@ def told(side: httpx2.Client, text: str, **more: object) -> list[tuple[str, dict
         "One. [pause 0s] Two. [pause 1s] Three.",
     ],
 )
-@pytest.mark.parametrize("speed", [1, 2])
+@pytest.mark.parametrize("speed", [1, 2, 0.25])
 def test_each_segment_is_told_once_and_in_order(side: httpx2.Client, text: str, speed: float) -> None:
     """First the pieces, then each with the place where it ends, behind its sound; the last ends with the sound."""
     events = told(side, text, speed=speed)
@@ -71,6 +71,17 @@ def test_segments_end_where_the_sound_pauses(worker_http: httpx2.Client) -> None
     end = round(SAMPLE_RATE * next(data["audio_s"] for kind, data in events if kind == "speech.segment.done"))
     assert not np.any(samples[end - round(0.95 * SAMPLE_RATE) : end])
     assert np.any(samples[end : end + SAMPLE_RATE // 4])
+
+
+@pytest.mark.parametrize("speed", [2, 0.5, 0.25])
+def test_segments_end_where_the_sound_pauses_at_any_speed(worker_http: httpx2.Client, speed: float) -> None:
+    """What a change of tempo holds back when a segment is over belongs to the segment."""
+    plain, stretched = (
+        [data["audio_s"] for kind, data in told(worker_http, LONG, speed=spoken) if kind == "speech.segment.done"]
+        for spoken in (1, speed)
+    )
+    assert len(plain) > 1
+    assert [end * speed for end in stretched] == pytest.approx(plain, abs=0.05)
 
 
 def test_segments_without_a_pause_between_them_end_apart(worker_http: httpx2.Client) -> None:

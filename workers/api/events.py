@@ -19,28 +19,35 @@ router = APIRouter(tags=["voices"])
 _HEARTBEAT_S = 15.0
 """Below any proxy's patience with a silent connection."""
 
+
+class EventsResponse(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
+        "model": LibraryEvent,
         "description": "`id` is the library's revision, `event` the kind, `data` a LibraryEvent as JSON. Revisions have"
         " no gaps: whoever sees one has missed something, and lists anew.",
-        "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/LibraryEvent"}}},
     }
 }
 
 
-@router.get("/voices/events", response_class=StreamingResponse, responses=_STREAM)
+@router.get("/voices/events", response_class=EventsResponse, responses=_STREAM)
 async def voice_events(
     worker: WorkerState,
     last_event_id: Annotated[
         str | None,
         Header(pattern=r"^[0-9]{1,18}$", description="The last revision seen; what came after it is sent first."),
     ] = None,
-) -> StreamingResponse:
+) -> EventsResponse:
     """Voices and emotion profiles that are made, changed, prepared or removed, through any worker, as it happens."""
     library = await worker.library.current()
     since = library.revision if last_event_id is None else int(last_event_id)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(_events(worker.library, since), media_type="text/event-stream", headers=headers)
+    return EventsResponse(_events(worker.library, since), headers=headers)
 
 
 async def _events(library: Library, since: int) -> AsyncGenerator[bytes, None]:

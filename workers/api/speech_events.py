@@ -61,7 +61,7 @@ class SpeechEventsResponse(Response):
                     for ended in self._newly_ended():
                         await tell(ended)
                     piece = await anext(pieces, b"")
-                self._measured.segment_ends += [self._measured.sent_s] * len(self._segments)
+                self._end_all()
                 for ended in self._newly_ended():
                     await tell(ended)
                 done = SpeechAudioDone(usage=usage_of(self._chars, self._measured.sent_s))
@@ -75,9 +75,14 @@ class SpeechEventsResponse(Response):
             await send({"type": "http.response.body", "body": b""})
 
     def _newly_ended(self) -> Iterator[bytes]:
-        """An event for each segment that is over and has not been told so."""
-        ends = self._measured.segment_ends[: len(self._segments)]
-        for index in range(self._ended, len(ends)):
-            done = SpeechSegmentDone(index=index, audio_s=round(ends[index], 3))
+        """An event for each segment whose end has been sent and that has not been told so."""
+        ends = self._measured.segment_ends
+        while self._ended < min(len(ends), len(self._segments)) and ends[self._ended] <= self._measured.sent_s:
+            done = SpeechSegmentDone(index=self._ended, audio_s=round(ends[self._ended], 3))
             yield event(done.type, done.model_dump_json())
-        self._ended = len(ends)
+            self._ended += 1
+
+    def _end_all(self) -> None:
+        """The sound has ended, and whatever is left of it: a tempo rounds its length."""
+        ends, sent_s = self._measured.segment_ends, self._measured.sent_s
+        ends[:] = [min(end, sent_s) for end in ends] + [sent_s] * len(self._segments)

@@ -1336,6 +1336,38 @@ export interface components {
             voice?: (string | components["schemas"]["VoiceReference"]) | null;
         };
         /**
+         * SpeechSegmentDone
+         * @description Segment `index`, from 0, is over: it ends at `audio_s` seconds of the sound, with the pause behind it.
+         *
+         *     Not on OpenAI's route.
+         */
+        SpeechSegmentDone: {
+            /** Audio S */
+            audio_s: number;
+            /** Index */
+            index: number;
+            /**
+             * Type
+             * @default speech.segment.done
+             * @constant
+             */
+            type?: "speech.segment.done";
+        };
+        /**
+         * SpeechSegments
+         * @description The pieces of the text that are spoken one by one, in order; before any sound. Not on OpenAI's route.
+         */
+        SpeechSegments: {
+            /** Segments */
+            segments: string[];
+            /**
+             * Type
+             * @default speech.segments
+             * @constant
+             */
+            type?: "speech.segments";
+        };
+        /**
          * SpeechUsage
          * @description `input_tokens` are the text's characters, `output_tokens` 40 ms each of the sound that is sent.
          */

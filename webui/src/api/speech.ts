@@ -2,7 +2,7 @@
 import { CutShort, Unreachable } from "./errors"
 import { api } from "./http"
 import { eventsOf } from "./sse"
-import type { ErrorBody, StreamRequest } from "./types"
+import type { ErrorBody, SpeechEvent, StreamRequest } from "./types"
 
 export interface SpokenWith {
   engine: string
@@ -46,19 +46,20 @@ async function* pieces(
   const joiner = new SampleJoiner()
   try {
     for await (const { event, data } of eventsOf(body)) {
-      const told = JSON.parse(data)
-      if (event === "speech.audio.delta") {
+      if (event === "error") {
+        const { error } = JSON.parse(data) as ErrorBody
+        throw new CutShort(error.message, error.request_id ?? requestId)
+      }
+      const told = JSON.parse(data) as SpeechEvent
+      if (told.type === "speech.audio.delta") {
         const samples = joiner.add(bytesOf(told.audio))
         if (samples.length) yield { kind: "samples", samples }
-      } else if (event === "speech.segments") {
+      } else if (told.type === "speech.segments") {
         yield { kind: "segments", texts: told.segments }
-      } else if (event === "speech.segment.done") {
+      } else if (told.type === "speech.segment.done") {
         yield { kind: "segment done", index: told.index, audioS: told.audio_s }
-      } else if (event === "speech.audio.done") {
+      } else if (told.type === "speech.audio.done") {
         return
-      } else if (event === "error") {
-        const { error } = told as ErrorBody
-        throw new CutShort(error.message, error.request_id ?? requestId)
       }
     }
   } catch (error) {

@@ -23,6 +23,12 @@ export type BalancerHealth = Schemas["BalancerHealth"] & {
   clones_voices?: boolean | null
 }
 export type StreamRequest = Schemas["StreamRequest"]
+/** What a spoken text's stream of events tells, but for errors. */
+export type SpeechEvent =
+  | Required<Schemas["SpeechSegments"]>
+  | Required<Schemas["SpeechAudioDelta"]>
+  | Required<Schemas["SpeechSegmentDone"]>
+  | Required<Schemas["SpeechAudioDone"]>
 export type AudioFormat = Schemas["AudioFormat"]
 export type ErrorBody = Schemas["ErrorBody"]
 
