@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import resource
 import socket
@@ -96,6 +97,15 @@ def test_bad_input_is_told(
     """What cannot be encoded is refused by its name."""
     answer = side.post(f"/encode?{query}", content=content, headers={"content-type": kind})
     assert (answer.status_code, answer.json()["error"]["param"]) == refused
+
+
+def test_a_compressed_body_is_told(side: httpx2.Client) -> None:
+    """It is not taken for samples, which it would be noise as; a body that is said to be plain is."""
+    packed = gzip.compress(bytes(4800))
+    answer = side.post("/encode?format=mp3", content=packed, headers={**PCM, "content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (415, "content-encoding")
+    plain = side.post("/encode?format=wav", content=bytes(4800), headers={**PCM, "content-encoding": "Identity"})
+    assert plain.status_code == 200
 
 
 @pytest.mark.parametrize("audio_format", AudioFormat)

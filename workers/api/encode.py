@@ -35,13 +35,15 @@ async def encode(
     audio_format: Annotated[AudioFormat, Query(alias="format", description="What to encode it as.")],
 ) -> AudioResponse:
     """Encode sound that was answered as `pcm`, as a whole file; WAV, FLAC and MP3 begin with how long it is."""
-    _check(request.headers.get("content-type", ""))
+    _check(request.headers.get("content-type", ""), request.headers.get("content-encoding", "identity"))
     file = worker.encoding.file(await received(request.receive), audio_format)
     return AudioResponse(file, media_type=audio_format.media_type, headers={"cache-control": "no-store"})
 
 
-def _check(content_type: str) -> None:
+def _check(content_type: str, content_encoding: str) -> None:
     """Raises `UnsupportedMediaType` for other sound than this service's, whose rate and channels may be told."""
+    if content_encoding.strip().lower() != "identity":
+        raise UnsupportedMediaType("the body must not be compressed", param="content-encoding")
     given, parameters = parse_options_header(content_type)
     if given != _TAKEN.encode():
         raise UnsupportedMediaType(f"the body must be {_TAKEN}, as pcm answers are", param="content-type")
